@@ -105,6 +105,10 @@ class TrialsBlock:
     baseline: int | None = None
     #: Number of ends that a learning search knew when it proposed them; None for other trials.
     known: int | None = None
+    #: Number of each trial's configuration, and which repeat of it the trial is.  Empty: each trial is the
+    #: only one of its configuration, which has its number.
+    configurations: list[int] = field(default_factory=list)
+    repeats: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,8 @@ class AssignedBlock:
     parameters: dict[str, ColumnValues]
     #: Whether they need a process that has run no trial before.
     fresh: bool = False
+    #: Which repeat of its configuration each of them is; empty if all are the first.
+    repeats: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from mpisweep.search import thinning
 from mpisweep.search.learning import NAMED
 from mpisweep.search.proposing import End as Told
 from mpisweep.search.proposing import Past, Proposer
+from mpisweep.search.repeated import MeanOfRepeats
 from mpisweep.search.samplers import make_sampler
 from mpisweep.search.thinning import BEST, SHOWN
 from mpisweep.spec import SamplerChoice, SpecError, parse_spec, spec_from_flags
@@ -343,14 +344,16 @@ def assert_reproducible(path: Path, search: str = "tpe") -> None:
     sweep = package.load(path)
     trials, spec = sweep.trials, sweep.spec
     ends = {
-        int(row["end_order"]): Told(int(row["number"]), _objective(row))
+        int(row["end_order"]): (int(row["number"]), _objective(row))
         for row in trials
         if row["end_order"] >= 0
     }
     assert sorted(ends) == list(range(len(ends)))
-    history = [ends[place] for place in range(len(ends))]
-    configurations = [{name: trials[name][n].item() for name in spec.space.names} for n in range(len(trials))]
-    known = trials["proposed_after"].tolist()
+    repeats = MeanOfRepeats(trials["configuration"].tolist(), spec.repeats.first)
+    history = [Told(*end) for _, one in sorted(ends.items()) if (end := repeats.note(*one)) is not None]
+    first = trials[trials["repeat"] == 0]
+    configurations = [{name: first[name][n].item() for name in spec.space.names} for n in range(len(first))]
+    known = first["proposed_after"].tolist()
     for number, count in enumerate(known):
         if count >= 0:
             past = Past(configurations[:number], known[:number], history[:count])

@@ -127,13 +127,14 @@ def test_a_trial_does_not_look_like_an_mpi_rank(folder, mpisweep: Run):
     assert package.load(folder / "r.h5").trials["loss"].tolist() == [0.0] * 3
 
 
-def test_seeds_depend_on_the_number_and_not_on_the_worker(folder, mpisweep: Run):
-    spec = sweep_file(folder, "seeded", 30)
+def test_seeds_depend_on_the_repeat_and_not_on_the_worker_or_the_configuration(folder, mpisweep: Run):
+    spec = sweep_file(folder, "seeded", 10, "repeats = 3")
     assert mpisweep("run", spec, "-o", "one.h5", "-n", "1").returncode == 0
     assert mpisweep("run", spec, "-o", "two.h5", "-n", "2").returncode == 0
     one, two = (package.load(folder / name).trials["loss"].tolist() for name in ("one.h5", "two.h5"))
     assert one == two
-    assert len(set(one)) == 30
+    assert one == [one[0]] * 10 + [one[10]] * 10 + [one[20]] * 10
+    assert len(set(one)) == 3
 
 
 @pytest.mark.parametrize("ranks", [None, 2])

@@ -98,6 +98,8 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
         searched = f"{counted(sampler.trials, 'configuration')}, proposed from the results so far"
     else:
         searched = counted(len(sampler), "configuration")
+    if spec.repeats.most > 1:
+        searched += f" x {spec.repeats} repeats"
     spread = ", spread evenly over time" if spec.order == "spread" else ""
     print(f"  search      {spec.search_text}, {searched}{spread}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
@@ -154,7 +156,8 @@ def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) 
     trials = number_trials(spec, sampler, known)
     left = [number for number, state in enumerate(trials.states) if not TrialState(state).is_end]
     made = sum(count >= 0 for count in known.proposed_after) if known is not None else 0
-    to_come = max(0, sampler.trials - made) if isinstance(sampler, LearningSearch) else 0
+    wanted = sampler.trials * spec.repeats.first if isinstance(sampler, LearningSearch) else 0
+    to_come = max(0, wanted - made)
     if known is None:
         print(f"  results     {path} (new)")
     else:
@@ -196,7 +199,7 @@ def _workload_text(spec: Spec) -> str:
 def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping[str, Value]) -> str:
     """Render the command line of trial 0; values known only at run time stay placeholders."""
     later: dict[str, Value] = {name: f"{{{name}}}" for name in SPECIAL_NAMES}
-    values = later | {"number": 0} | spec.full(configuration)
+    values = later | {"number": 0, "repeat": 0} | spec.full(configuration)
     return shlex.join(
         # The format may be for numbers, and the stand-in is a string.
         argument

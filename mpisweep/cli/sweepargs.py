@@ -39,7 +39,8 @@ __all__ = [
 _COMMANDS = ("run", "check", "jobscript", "submit")
 #: Flags of the quick form: repeatable ones; keys of a sweep file; keys of its [limits].
 _REPEATED = {"-p": "parameter", "--where": "where", "--baseline": "baseline", "--metric": "metric"}
-_KEYS = ("name", "objective", "direction", "search", "order", "points", "trials", "seed", "max_points")
+_KEYS = ("name", "objective", "direction", "search", "order", "points", "trials", "repeats", "seed",
+         "max_points")  # fmt: skip
 _LIMITS = ("timeout", "retries")
 
 
@@ -139,6 +140,12 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
     )
     quick.add_argument(
         "--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample"
+    )
+    quick.add_argument(
+        "--repeats",
+        type=at_least_1,
+        metavar="N",
+        help="runs of every configuration, each with another seed (default: 1)",
     )
     quick.add_argument("--seed", type=int, help="seed of the search and the trials (default: 0)")
     quick.add_argument(

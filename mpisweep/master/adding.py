@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpisweep.blocks import InfeasibleBlock, TrialsBlock, encode
+from mpisweep.blocks import InfeasibleBlock, encode
 from mpisweep.records import EXCLUDED, TrialState
 from mpisweep.results.journal.writer import Journal
 from mpisweep.search.numbering import Trials
@@ -17,7 +17,7 @@ _CHARS_A_BLOCK = 1 << 22
 def record_trials(journal: Journal, trials: Trials) -> None:
     """Append the new trials to the journal."""
     if trials.first_new == trials.count:
-        journal.append(encode(TrialsBlock([], {}, trials.baseline)))
+        journal.append(encode(trials.block([], trials.baseline)))
         return
     # Bounds the size of a record, because parameters may be long texts.
     longest = sum(
@@ -27,7 +27,7 @@ def record_trials(journal: Journal, trials: Trials) -> None:
     count = max(1, min(_TRIALS_A_BLOCK, _CHARS_A_BLOCK // max(1, longest)))
     for first in range(trials.first_new, trials.count, count):
         numbers = list(range(first, min(first + count, trials.count)))
-        journal.append(encode(TrialsBlock(numbers, trials.columns(numbers), trials.baseline)))
+        journal.append(encode(trials.block(numbers, trials.baseline)))
 
 
 def reopen_infeasible(journal: Journal, trials: Trials) -> None:

@@ -10,7 +10,6 @@ from mpisweep.blocks import (
     AssignedBlock,
     InfeasibleBlock,
     QuarantineRecord,
-    TrialsBlock,
     UnfinishedBlock,
     encode,
 )
@@ -103,9 +102,9 @@ class Effects:
                 self._standing.note(block)
                 if self._search_client is not None:
                     self._search_client.tell(block)
-            case AddTrials(numbers, configurations, known):
-                self._trials.grow(configurations)
-                self.append(encode(TrialsBlock(numbers, self._trials.columns(numbers), known=known)))
+            case AddTrials(numbers, configurations, known, repeats):
+                self._trials.grow(configurations, repeats)
+                self.append(encode(self._trials.block(numbers, known=known)))
             case Propose(count):
                 assert self._search_client is not None
                 self._search_client.propose(count)
@@ -134,7 +133,8 @@ class Effects:
     def _assign(self, slots: Sequence[Slot], numbers: list[int], attempts: list[int], fresh: bool) -> None:
         columns = self._trials.columns(numbers)
         pairs = [[slot.rank, slot.place] for slot in slots]
-        body = encode(AssignedBlock(pairs, time.time(), numbers, attempts, columns, fresh))
+        repeats = self._trials.repeats_of(numbers)
+        body = encode(AssignedBlock(pairs, time.time(), numbers, attempts, columns, fresh, repeats))
         token = self.append(body)
         teams: Sequence[Team | None] = self._roster.teams(slots) if len(slots) > 1 else (None,)
         for slot, team in zip(slots, teams, strict=True):

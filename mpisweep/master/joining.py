@@ -211,8 +211,9 @@ def _exit_code(spec: Spec, known: KnownSweep) -> int:
 
 
 def _digest(trials: Trials) -> str:
-    """Hash of all trials' numbers and configurations."""
-    return hashlib.sha256(json.dumps(trials.parameters, sort_keys=True).encode()).hexdigest()
+    """Hash of all trials' numbers, configurations and repeats."""
+    known = json.dumps([trials.parameters, trials.repeat_of], sort_keys=True)
+    return hashlib.sha256(known.encode()).hexdigest()
 
 
 def _differences(spec: Spec, trials: Trials, split: int, shared: SharedSweep) -> list[str]:

@@ -235,6 +235,8 @@ def known_trials(
         state.trials["attempt"],
         state.baseline,
         _best_of(spec, state.trials["state"], state.metrics.get(spec.objective, [])),
+        configurations=state.trials["configuration"],
+        repeats=state.trials["repeat"],
         covered=state.covered,
         attempts_table=state.attempts,
         ranks_table=state.ranks,

@@ -175,7 +175,9 @@ def open_sweep(
     exclude(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
     learning = learning_past(sampler, trials, past.known)
-    proposals = None if learning is None else Proposals(learning.search.trials, learning.made)
+    proposals = (
+        None if learning is None else Proposals(learning.search.trials, learning.made, spec.repeats.first)
+    )
     scheduler = _scheduler(
         spec, trials, past, facts.launch, stop, search, proposals, is_shared=share is not None
     )

@@ -8,7 +8,7 @@ with everything that is known, and the open request is repeated.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mpisweep.blocks import EndedBlock
@@ -17,6 +17,7 @@ from mpisweep.processes.side_process import SideProcess
 from mpisweep.records import EndReason, TrialState, Value
 from mpisweep.scheduling.events import Proposed, StopRequested
 from mpisweep.search.numbering import Trials
+from mpisweep.search.repeated import MeanOfRepeats
 from mpisweep.spec import Spec
 
 __all__ = ["SearchClient"]
@@ -39,7 +40,7 @@ class SearchClient:
         server: forks the process.
         spec: the sweep.
         trials: all trials; read, never changed.
-        known: per trial, the number of ends known when it was proposed; -1 if it was not.
+        known: per configuration, the number of ends known when it was proposed; -1 if it was not.
         ends: (trial, objective) of the trials that have ended, in the order of their records.
     """
 
@@ -54,7 +55,10 @@ class SearchClient:
         self._spec = spec
         self._trials = trials
         self._known = list(known)
-        self._ends = list(ends)
+        #: (configuration, objective) of those whose repeats have all ended.
+        self._ends: list[tuple[int, float | None]] = []
+        self._repeats = MeanOfRepeats(trials.configuration_of, spec.repeats.first)
+        self._note(ends)
         #: Number of ends that were sent.
         self._sent = len(self._ends)
         #: Number of proposals asked for; 0 for none.
@@ -81,15 +85,22 @@ class SearchClient:
     def tell(self, block: EndedBlock) -> None:
         """Note trials that have ended."""
         values = block.metrics.get(self._spec.objective) or [None] * len(block.numbers)
-        for number, state, value in zip(block.numbers, block.states, values, strict=True):
-            is_result = state in (TrialState.COMPLETE, TrialState.PRUNED)
-            self._ends.append((number, value if is_result else None))
+        has_result = [state in (TrialState.COMPLETE, TrialState.PRUNED) for state in block.states]
+        self._note(
+            (number, value if has else None)
+            for number, value, has in zip(block.numbers, values, has_result, strict=True)
+        )
         self._send_many()
 
     def tell_infeasible(self, numbers: Sequence[int]) -> None:
         """Note trials that do not run."""
-        self._ends += [(number, None) for number in numbers]
+        self._note((number, None) for number in numbers)
         self._send_many()
+
+    def _note(self, ends: Iterable[tuple[int, float | None]]) -> None:
+        """Note ends of trials; the search is told the ends of configurations."""
+        found = (self._repeats.note(number, objective) for number, objective in ends)
+        self._ends += [end for end in found if end is not None]
 
     def _send_many(self) -> None:
         """Send ends before they are more than one request takes."""
@@ -104,7 +115,7 @@ class SearchClient:
         is_last = self._sent + len(ends) == len(self._ends)
         request: dict[str, Any] = {"ask": "learn", "ends": ends}
         if self._count and is_last:
-            request |= {"ask": "propose", "first": self._trials.count, "count": self._count}
+            request |= {"ask": "propose", "first": self._trials.configurations, "count": self._count}
         elif not ends:
             return
         self._sent += len(ends)
@@ -137,7 +148,8 @@ class SearchClient:
         found = [self._completed(one) for one in answer["configurations"]]
         is_exhausted = len(found) < self._count
         self._count = 0
-        self._known += [-1] * (self._trials.count - len(self._known)) + [answer["ends"]] * len(found)
+        self._known += [-1] * (self._trials.configurations - len(self._known))
+        self._known += [answer["ends"]] * len(found)
         widths = tuple(self._spec.ranks(one) for one in found)
         return Proposed(tuple(found), widths, answer["ends"], answer["seconds"], is_exhausted)
 
@@ -171,8 +183,9 @@ class SearchClient:
         """The arguments of a process that continues from here."""
         names = self._spec.space.names
         columns = [self._trials.parameters[name] for name in names]
-        rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-        known = self._known + [-1] * (self._trials.count - len(self._known))
+        row_of = dict(zip(self._trials.configuration_of, zip(*columns, strict=True), strict=True))
+        rows = [dict(zip(names, row_of[number], strict=True)) for number in range(len(row_of))]
+        known = self._known + [-1] * (self._trials.configurations - len(self._known))
         return {
             "spec": self._spec.text,
             "source": self._spec.source,

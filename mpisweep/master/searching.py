@@ -21,7 +21,7 @@ class LearningPast:
     """A learning search, and what its process has to know.
 
     Attributes:
-        known: per trial, the number of ends known when it was proposed; -1 if it was not.
+        known: per configuration, the number of ends known when it was proposed; -1 if it was not.
         ends: (trial, objective) of ended trials, in the order of their records.
     """
 
@@ -60,10 +60,10 @@ def learning_past(sampler: Sampler, trials: Trials, known: KnownSweep | None) ->
     """The learning search of the sweep, with what is known; None if its search does not learn."""
     if not isinstance(sampler, LearningSearch):
         return None
-    before = list(known.proposed_after) if known is not None else []
-    return LearningPast(
-        sampler, before + [-1] * (trials.count - len(before)), known.ends() if known is not None else []
-    )
+    proposed_after = [-1] * trials.configurations
+    for number, ends in enumerate(known.proposed_after if known is not None else ()):
+        proposed_after[trials.configuration_of[number]] = ends
+    return LearningPast(sampler, proposed_after, known.ends() if known is not None else [])
 
 
 def make_frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFrontier | None:

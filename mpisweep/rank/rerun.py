@@ -1,8 +1,8 @@
 """``mpisweep replay FILE NUMBER``: run one trial again, alone, and compare its results.
 
-The trial gets what it had: its parameters, its number (and so its seed), the sweep file as it was.  It runs
-in one trial process per rank, without MPI, in folders that are removed afterwards; the results file stays
-unchanged.
+The trial gets what it had: its parameters, its number, its repeat (and so its seed), the sweep file as it
+was.  It runs in one trial process per rank, without MPI, in folders that are removed afterwards; the results
+file stays unchanged.
 """
 
 from __future__ import annotations
@@ -67,8 +67,11 @@ def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare],
             processes = [TrialProcess(server, setting, rank, share) for rank, share in enumerate(shares)]
             columns: dict[str, ColumnValues] = dict(sweep.configuration(number))
             slots = [[0, rank] for rank in range(len(shares))]
+            repeats = [max(0, int(row["repeat"]))]
             block = encode(
-                AssignedBlock(slots, time.time(), [number], [max(1, int(row["attempt"]))], columns)
+                AssignedBlock(
+                    slots, time.time(), [number], [max(1, int(row["attempt"]))], columns, repeats=repeats
+                )
             )
             for process, team in zip(processes, _teams(shares), strict=True):
                 process.give(block, 1, team)

@@ -295,7 +295,8 @@ def trials_to_come(sweep: Sweep) -> int:
     is_over = any(reason == sweep.state and reason.is_final for reason in EndReason)
     if sweep.spec.search not in LEARNING or sweep.spec.trials is None or is_over:
         return 0
-    return max(0, sweep.spec.trials - int((sweep.trials["proposed_after"] >= 0).sum()))
+    made = int((sweep.trials["proposed_after"] >= 0).sum())
+    return max(0, sweep.spec.trials * sweep.spec.repeats.first - made)
 
 
 def load(path: str | os.PathLike[str]) -> Sweep:

@@ -188,6 +188,9 @@ def _on_trials(state: SweepState, record: TrialsBlock, run: int) -> None:
     state.grow(first + rows)
     for name, column in record.parameters.items():
         state.parameter_column(name)[first : first + rows] = _values(column, skip, rows)
+    numbers = range(first, first + rows)
+    state.trials["configuration"][first : first + rows] = record.configurations[skip:] or numbers
+    state.trials["repeat"][first : first + rows] = record.repeats[skip:] or [0] * rows
     if record.known is not None:
         state.trials["proposed_after"][first : first + rows] = [record.known] * rows
 

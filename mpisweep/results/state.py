@@ -70,6 +70,7 @@ class SweepState:
 
     def index(self) -> None:
         """Build the look-up tables after the columns were filled from a file."""
+        self._number_configurations()
         self.ends = max(self.trials["end_order"], default=-1) + 1
         w = self.workers
         self.worker_rows = {key: row for row, key in enumerate(zip(w["allocation"], w["rank"], strict=True))}
@@ -78,6 +79,21 @@ class SweepState:
         r = self.ranks
         for row, key in enumerate(zip(r["trial"], r["attempt"], strict=True)):
             self.rank_rows.setdefault(key, []).append(row)
+
+    def _number_configurations(self) -> None:
+        """Number the configurations of a file that does not: equal parameters are repeats of one."""
+        numbers, repeats = self.trials["configuration"], self.trials["repeat"]
+        if any(number >= 0 for number in numbers):
+            return
+        known: dict[tuple[Value | None, ...], list[int]] = {}
+        rows = zip(*self.parameters.values(), strict=True) if self.parameters else iter([()] * self.count)
+        for trial, row in enumerate(rows):
+            # Lost parameters say nothing; a sweep without any has one configuration.
+            if self.parameters and not any(value is not None for value in row):
+                continue
+            numbers[trial], count = known.setdefault(row, [len(known), 0])
+            repeats[trial] = count
+            known[row][1] += 1
 
     def drop_lookups(self) -> None:
         """Drop the look-up tables that only further records need."""
@@ -171,6 +187,8 @@ class SweepState:
         trials["end_order"].extend([-1] * new)
         trials["proposed_after"].extend([-1] * new)
         trials["device_energy"].extend([_NAN] * new)
+        trials["configuration"].extend([-1] * new)
+        trials["repeat"].extend([-1] * new)
         for column in self.parameters.values():
             column.extend([None] * new)
         for values in self.metrics.values():

@@ -47,12 +47,14 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class AddTrials:
-    """Record these new trials, before anything else refers to them."""
+    """Record the trials of new configurations, before anything else refers to them."""
 
     numbers: list[int]
     configurations: list[dict[str, Value]]
     #: Number of ends that a learning search knew when it proposed them; None for other searches.
     known: int | None = None
+    #: How often each configuration is run; the numbers go through all of them, repeat by repeat.
+    repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,15 +36,17 @@ class Proposals:
     Args:
         wanted: number of proposals in all.
         made: number of proposals so far.
+        repeats: number of trials of each proposal.
     """
 
-    def __init__(self, wanted: int, made: int) -> None:
+    def __init__(self, wanted: int, made: int, repeats: int = 1) -> None:
         self._wanted = wanted
         self._made = made
+        self.repeats = repeats
         #: Size of the open request; 0 for none.
         self._asked = 0
         self._is_exhausted = False
-        #: Seconds per proposal of the last answer.
+        #: Seconds of the last answer per trial of its proposals.
         self._seconds_each = 0.0
 
     @property
@@ -68,15 +70,16 @@ class Proposals:
         """
         if self._asked or self.is_done or not slots:
             return 0
-        missing = min(idle + self._ahead(slots, usual_s) - waiting, self.left, _MOST)
+        trials = idle + self._ahead(slots, usual_s) - waiting
+        missing = min(ceil(trials / self.repeats), self.left, _MOST)
         self._asked = max(0, missing)
         return self._asked
 
     def _ahead(self, slots: int, usual_s: float | None) -> int:
         if usual_s is None or self._seconds_each < _IDLE_SHARE * usual_s:
             return 0
-        # An answer of n configurations takes n times as long as one, and meanwhile slots/usual_s trials end
-        # per second.  If the search is slower than that, it is asked for all that it can give.
+        # An answer for n trials takes n times as long as for one, and meanwhile slots/usual_s trials end per
+        # second.  If the search is slower than that, it is asked for all that it can give.
         ends_per_proposal = slots * self._seconds_each / max(usual_s, 1e-9)
         return min(slots, 1 + ceil(_MARGIN * ends_per_proposal * max(1, slots * ends_per_proposal)))
 
@@ -92,4 +95,4 @@ class Proposals:
         self._made += count
         self._is_exhausted = is_exhausted
         if count:
-            self._seconds_each = seconds / count
+            self._seconds_each = seconds / (count * self.repeats)

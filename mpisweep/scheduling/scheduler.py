@@ -160,7 +160,7 @@ class Scheduler:
     @property
     def to_come(self) -> int:
         """Number of trials that a learning search is still to propose."""
-        return 0 if self.core.proposals is None else self.core.proposals.left
+        return 0 if self.core.proposals is None else self.core.proposals.left * self.core.proposals.repeats
 
     @property
     def elsewhere(self) -> int:

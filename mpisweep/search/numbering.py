@@ -1,8 +1,9 @@
-"""Number the trials of a sweep.
+"""Number the trials of a sweep, and their configurations.
 
-Numbers are permanent.  A new sweep numbers its trials in the order of its search, the baseline last unless
-the search contains it.  A resumed sweep keeps its numbers, matched by configuration, and gives the next
-numbers to configurations that its file adds.
+Numbers are permanent.  A new sweep numbers its configurations in the order of its search, the baseline last
+unless the search contains it; its trials are all configurations for the first time, then all for the second
+time, and so on.  A resumed sweep keeps its numbers, matched by configuration and repeat, and gives the next
+numbers to what its file adds: configurations, repeats, or both.
 
 Pure: configurations in, columns out.
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count as count_from
 
-from mpisweep.blocks import ColumnValues
+from mpisweep.blocks import ColumnValues, TrialsBlock
 from mpisweep.records import TrialState, Value
 from mpisweep.search import Sampler
 from mpisweep.spec import Spec
@@ -36,6 +38,10 @@ class Known:
     baseline: int | None
     #: The trial with the best objective so far, and that objective; None if there is none.
     best: tuple[int, float] | None = None
+    #: Number of each trial's configuration, and which repeat of it the trial is; -1 if lost.  Empty: trials
+    #: of equal parameters have one configuration, and are its first repeat.
+    configurations: Sequence[int] = ()
+    repeats: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,9 @@ class Trials:
     parameters: dict[str, list[Value | None]]
     states: list[int]
     attempts: list[int]
+    #: Number of the trial's configuration, and which repeat of it the trial is.
+    configuration_of: list[int]
+    repeat_of: list[int]
     baseline: int | None
     #: Number of the first new trial.
     first_new: int
@@ -61,13 +70,43 @@ class Trials:
         """Number of trials."""
         return len(self.states)
 
-    def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
-        """Append trials; a missing parameter is absent if it may be, else it takes its usual value."""
+    @property
+    def configurations(self) -> int:
+        """Number of configurations."""
+        return max(self.configuration_of, default=-1) + 1
+
+    def grow(self, configurations: Sequence[Mapping[str, Value]], repeats: int = 1) -> None:
+        """Append the repeats of new configurations, repeat by repeat.
+
+        A missing parameter is absent if it may be, else it takes its usual value.
+        """
+        first, new = self.configurations, len(configurations)
         for name, column in self.parameters.items():
             usual = None if name in self.absentable else self.usual.get(name)
-            column.extend(configuration.get(name, usual) for configuration in configurations)
-        self.states.extend([int(TrialState.WAITING)] * len(configurations))
-        self.attempts.extend([0] * len(configurations))
+            column.extend([one.get(name, usual) for one in configurations] * repeats)
+        self.append([*range(first, first + new)] * repeats, _repeat_by_repeat(new, repeats))
+
+    def append(self, configuration_of: Sequence[int], repeat_of: Sequence[int]) -> None:
+        """Append waiting trials, whose parameters are there already."""
+        self.states.extend([int(TrialState.WAITING)] * len(repeat_of))
+        self.attempts.extend([0] * len(repeat_of))
+        self.configuration_of.extend(configuration_of)
+        self.repeat_of.extend(repeat_of)
+
+    def repeats_of(self, numbers: Sequence[int]) -> list[int]:
+        """Which repeats of their configurations these trials are; empty if all are the first."""
+        repeats = [self.repeat_of[number] for number in numbers]
+        return repeats if any(repeats) else []
+
+    def block(self, numbers: list[int], baseline: int | None = None, known: int | None = None) -> TrialsBlock:
+        """The record of these trials; without any it only says which is the baseline."""
+        if not numbers:
+            return TrialsBlock([], {}, baseline)
+        of = [self.configuration_of[number] for number in numbers]
+        repeats = [self.repeat_of[number] for number in numbers]
+        if of == numbers and not any(repeats):
+            of, repeats = [], []
+        return TrialsBlock(numbers, self.columns(numbers), baseline, known, of, repeats)
 
     def columns(self, numbers: Sequence[int]) -> dict[str, ColumnValues]:
         """Parameters of these trials; a single value for a parameter that is the same in all."""
@@ -92,9 +131,19 @@ def number_trials(spec: Spec, sampler: Sampler, known: Known | None) -> Trials:
         known: the trials in the results file; None if there is none.
     """
     asked, count, baseline_row = _asked_for(spec, sampler)
+    repeats = spec.repeats.first
     if known is None or not known.states:
-        waiting = [int(TrialState.WAITING)] * count
-        return Trials(asked, waiting, [0] * count, baseline_row, 0, spec.full({}), spec.space.absentable)
+        return Trials(
+            {name: column * repeats for name, column in asked.items()},
+            [int(TrialState.WAITING)] * count * repeats,
+            [0] * count * repeats,
+            [*range(count)] * repeats,
+            _repeat_by_repeat(count, repeats),
+            baseline_row,
+            0,
+            spec.full({}),
+            spec.space.absentable,
+        )
     return _continued(spec, asked, count, baseline_row, known)
 
 
@@ -143,29 +192,61 @@ def _continued(
     wanted: Columns = {
         name: asked.get(name) or [usual.get(name, _first(parameters[name]))] * asked_count for name in names
     }
-    number_of = {values: number for number, values in enumerate(_rows(parameters, known_count))}
-    baseline = known.baseline
-    count = known_count
-    for row, values in enumerate(_rows(wanted, asked_count)):
-        number = number_of.get(values)
-        if number is None:
-            number = number_of[values] = count
-            count += 1
-            for name, value in zip(names, values, strict=True):
-                parameters[name].append(value)
-        if row == baseline_row:
-            baseline = number
-    new = count - known_count
     found = Trials(
         parameters,
-        [*known.states, *[int(TrialState.WAITING)] * new],
-        [*known.attempts, *[0] * new],
-        baseline,
+        [*known.states],
+        [*known.attempts],
+        *_known_numbering(known, _rows(parameters, known_count)),
+        known.baseline,
         known_count,
         usual,
         spec.space.absentable,
     )
+    baseline = _add_missing(found, list(_rows(wanted, asked_count)), spec.repeats.first, baseline_row)
+    found = replace(found, baseline=baseline)
     return replace(found, excluded=_excluded(spec, found))
+
+
+def _known_numbering(known: Known, rows: Iterator[tuple[Value | None, ...]]) -> tuple[list[int], list[int]]:
+    """Numbers of the known trials' configurations, and their repeats."""
+    repeat_of = [max(0, repeat) for repeat in known.repeats] or [0] * len(known.states)
+    if not known.configurations:
+        seen: dict[tuple[Value | None, ...], int] = {}
+        return [seen.setdefault(values, len(seen)) for values in rows], repeat_of
+    taken = set(known.configurations)
+    free = (number for number in count_from() if number not in taken)
+    return [number if number >= 0 else next(free) for number in known.configurations], repeat_of
+
+
+def _add_missing(
+    trials: Trials, wanted: Sequence[tuple[Value | None, ...]], repeats: int, baseline_row: int | None
+) -> int | None:
+    """Append the trials that the sweep file adds; returns the baseline's number."""
+    names, baseline = list(trials.parameters), trials.baseline
+    rows = list(_rows(trials.parameters, trials.count))
+    number_of = {key: number for number, key in enumerate(zip(rows, trials.repeat_of, strict=True))}
+    configuration_of = dict(zip(rows, trials.configuration_of, strict=True))
+    next_one, count = trials.configurations, trials.count
+    new: list[tuple[int, int]] = []
+    for repeat in range(repeats):
+        for row, values in enumerate(wanted):
+            number = number_of.get((values, repeat))
+            if number is None:
+                number = number_of[values, repeat] = count + len(new)
+                if values not in configuration_of:
+                    configuration_of[values] = next_one
+                    next_one += 1
+                new.append((configuration_of[values], repeat))
+                for name, value in zip(names, values, strict=True):
+                    trials.parameters[name].append(value)
+            if row == baseline_row and repeat == 0:
+                baseline = number
+    trials.append([one for one, _ in new], [repeat for _, repeat in new])
+    return baseline
+
+
+def _repeat_by_repeat(count: int, repeats: int) -> list[int]:
+    return [repeat for repeat in range(repeats) for _ in range(count)]
 
 
 def _first(column: Sequence[Value | None]) -> Value | None:
@@ -175,8 +256,9 @@ def _first(column: Sequence[Value | None]) -> Value | None:
 def _excluded(spec: Spec, trials: Trials) -> dict[int, str]:
     """Known trials that have not ended and violate a constraint, which was added or changed since."""
     found: dict[int, str] = {}
+    baseline = None if trials.baseline is None else trials.configuration_of[trials.baseline]
     for number in range(trials.first_new if spec.space.constraints else 0):
-        if trials.states[number] in _OBSERVED or number == trials.baseline:
+        if trials.states[number] in _OBSERVED or trials.configuration_of[number] == baseline:
             continue
         broken = spec.space.broken_constraint(trials.configuration(number))
         if broken is not None:

@@ -152,10 +152,12 @@ class Probing:
         for line in map(self._lines.__getitem__, halves):
             while count > 0 and (probe := line.under_way(kind)) is not None:
                 low = line.bracket(kind)[0]
-                candidates = self._lines.candidates(line, low, probe)
+                # Other repeats of the probe would show the same.
+                end = bisect_left(line.needs, line.needs[probe])
+                candidates = self._lines.candidates(line, low, end)
                 if not candidates:
                     break
-                self._hand_out(line, nearest(candidates, (low + probe) // 2), kind, first)
+                self._hand_out(line, nearest(candidates, (low + end) // 2), kind, first)
                 count -= 1
             if count <= 0:
                 break
@@ -167,7 +169,7 @@ class Probing:
         for line in map(self._lines.__getitem__, smallest):
             low, high = line.bracket(kind)
             within = min(high, low + 1 + isqrt(2 * (high - low - 1)))
-            candidates = self._lines.candidates(line, low, within)
+            candidates = _one_repeat_of_each(line, self._lines.candidates(line, low, within))
             for position in candidates[:count]:
                 self._hand_out(line, position, kind, first)
             count -= len(candidates)
@@ -191,3 +193,12 @@ class Probing:
         self._lines.hand_out(line, position, kind)
         self._todo_of(kind).halves.add(line.place)
         first.append((line.numbers[position], kind))
+
+
+def _one_repeat_of_each(line: Line, positions: Sequence[int]) -> list[int]:
+    """The first of these positions for each need; none if another one of it was handed out."""
+    known = {line.needs[position] for position in line.out}
+    first_of: dict[float, int] = {}
+    for position in positions:
+        first_of.setdefault(line.needs[position], position)
+    return [position for need, position in first_of.items() if need not in known]

@@ -3,7 +3,9 @@
 :mod:`mpisweep.master.search_client` is the other end::
 
     {"ask": "learn", "ends": [[number, objective], ...]}               results, in the order of their records
-    {"ask": "propose", "ends": [...], "first": n, "count": k}          k proposals, for trials n and following
+    {"ask": "propose", "ends": [...], "first": n, "count": k}          k proposals, from number n on
+
+Numbers are those of configurations; an end is that of all their repeats.
 
 An answer has ``ends``, the number of ends known, and for proposals ``configurations`` and ``seconds``; or
 ``error``, after which the search is over.  What happened before comes with the arguments of the process: it

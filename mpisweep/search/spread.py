@@ -47,14 +47,15 @@ def places(spec: Spec, trials: Trials) -> list[int] | None:
         return list(range(trials.count))
     space = spec.space
     found = _indices(space, trials)
-    inside = sorted((index, number) for number, index in enumerate(found) if index is not None)
+    # Each repeat is spread like the first one, and after it.
+    inside = sorted({index for index in found if index is not None})
     # A list of points is no grid.
     shape = [axis.count or 0 for axis in space.axes] if space.points is None else []
-    order = spread(shape, [index for index, _ in inside])
-    place_of = [-1] * trials.count
-    for place, position in enumerate(order):
-        place_of[inside[position][1]] = place
-    return place_of
+    place_of = {inside[position]: place for place, position in enumerate(spread(shape, inside))}
+    return [
+        repeat * len(inside) + (-1 if index is None else place_of[index])
+        for index, repeat in zip(found, trials.repeat_of, strict=True)
+    ]
 
 
 def _indices(space: SearchSpace, trials: Trials) -> list[int | None]:

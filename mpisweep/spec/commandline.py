@@ -36,7 +36,8 @@ __all__ = [
 #: Placeholders besides the parameters, and their meaning.
 SPECIAL_NAMES = {
     "number": "trial number",
-    "seed": "seed of the trial, derived from the sweep's seed and the trial number",
+    "repeat": "which repeat of its configuration the trial is, from 0",
+    "seed": "seed of the trial, derived from the sweep's seed and the repeat",
     "directory": "folder of the trial",
     "device": "cpu or cuda:0",
     "cores": "number of CPU cores that the trial may use",

@@ -19,9 +19,9 @@ from mpisweep.spec.units import parse_bytes, parse_duration
 
 __all__ = [
     "ADAPTIVE", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "LEARNING",
-    "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "SEARCH_NAMES",
-    "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "key_of", "keys_of", "names_of", "nearest", "right_place",
-    "unknown_key",
+    "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "REPEATS_AT_MOST",
+    "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "key_of", "keys_of", "names_of", "nearest",
+    "right_place", "unknown_key",
 ]  # fmt: skip
 
 #: The parameter that sets the ranks per trial; every workload has it.
@@ -33,6 +33,8 @@ USUAL_OBJECTIVE = "loss"
 DEVICES_AT_MOST = 64
 #: More grid points of real numbers than this are a typo.
 POINTS_AT_MOST = 1_000_000
+#: Upper bound of the repeats of a configuration.
+REPEATS_AT_MOST = 1000
 #: Upper bound of a string, because the record of each trial contains it.
 TEXT_CHARS = 1 << 16
 #: The largest integer that a results file can store.
@@ -58,6 +60,7 @@ Kind = Literal[
     "text", "name", "choice", "integer", "number", "flag", "duration", "size", "devices", "table",
     # Parsed where they are used; listed here for the documentation and the schema.
     "workload", "command", "template", "variables", "values", "value", "conditions", "groups", "points",
+    "repeats",
 ]  # fmt: skip
 
 
@@ -183,7 +186,10 @@ KEYS: tuple[Key, ...] = (
     Key("", "trials", "integer", None,
         "number of configurations to sample; may grow when the sweep is resumed; not for `grid` and "
         "`largest_batch`", low=1, usual="none; required by searches that sample"),
-    Key("", "seed", "integer", 0, "seed of the search, and of each trial's own seed", low=0),
+    Key("", "repeats", "repeats", 1,
+        "how often every configuration is run, each time with another seed; may grow when the sweep is "
+        "resumed", low=1, high=REPEATS_AT_MOST),
+    Key("", "seed", "integer", 0, "seed of the search, and of the seeds of the repeats", low=0),
     Key("", "order", "choice", "longest",
         "which trials run first: those that are expected to take longest, or with `spread` an order in which "
         "those that have run cover the space evenly at any time", values=("longest", "spread")),

@@ -10,12 +10,12 @@ from typing import Any
 from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
-from mpisweep.spec.keys import RANKS, USUAL_OBJECTIVE
+from mpisweep.spec.keys import LEARNING, RANKS, USUAL_OBJECTIVE
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, ends
 
 __all__ = [
-    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "SamplerChoice", "Spec",
-    "SpecError", "Workload",
+    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Repeats", "SamplerChoice",
+    "Spec", "SpecError", "Workload",
 ]  # fmt: skip
 
 
@@ -44,6 +44,27 @@ class SamplerChoice:
 
     name: str
     options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """How often configurations are run, each time with another seed.
+
+    Attributes:
+        first: how often every configuration is run.
+        most: how often one is run at most, if the race cannot tell it from the best before.
+    """
+
+    first: int = 1
+    most: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.first} to {self.most}" if self.is_race else str(self.first)
+
+    @property
+    def is_race(self) -> bool:
+        """Whether only configurations in doubt get all repeats."""
+        return self.most > self.first
 
 
 Workload = BuiltinWorkload | FunctionWorkload | CommandWorkload
@@ -115,6 +136,7 @@ class Spec:
     devices_per_trial: float = 1.0
     fresh_process: bool = False
     sampler: SamplerChoice | None = None
+    repeats: Repeats = Repeats()
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
         """Number of ranks of a trial with this configuration."""
@@ -176,7 +198,8 @@ class Spec:
     def differences(self, recorded: Spec) -> list[str]:
         """List what forbids resuming a results file that was made from `recorded`.
 
-        Limits, the name, the order and the constraints may change; the space and ``trials`` may grow.
+        Limits, the name, the order and the constraints may change; the space, ``trials`` and ``repeats`` may
+        grow.
 
         Returns:
             One sentence per difference; empty if the sweep can be resumed.
@@ -201,7 +224,18 @@ class Spec:
                 f"trials: the results file has {recorded.trials}, {self.source} has {_shown(self.trials)}; "
                 f"it may grow but not shrink"
             )
-        return found + self._space_differences(recorded.space)
+        return found + self._repeat_differences(recorded.repeats) + self._space_differences(recorded.space)
+
+    def _repeat_differences(self, old: Repeats) -> list[str]:
+        now = self.repeats
+        if now == old:
+            return []
+        found = f"repeats: the results file has {old}, {self.source} has {now}"
+        if self.search in LEARNING:
+            return [f"{found}; a {self.search} search was told the means of all repeats"]
+        if now.first < old.first or now.most < old.most:
+            return [f"{found}; it may grow but not shrink"]
+        return []
 
     def _space_differences(self, old: SearchSpace) -> list[str]:
         if old.names != self.space.names:

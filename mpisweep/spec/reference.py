@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
-from mpisweep.spec.keys import Key, keys_of
+from mpisweep.spec.keys import REPEATS_AT_MOST, Key, keys_of
 
 __all__ = ["keys_markdown", "metrics_markdown", "options_markdown", "workload_markdown"]
 
@@ -27,6 +27,7 @@ _KINDS = {
     "conditions": "string, or list of strings",
     "groups": "list of lists of names",
     "points": "list, table or file name",
+    "repeats": f"integer from 1 to {REPEATS_AT_MOST:,}",
 }
 
 

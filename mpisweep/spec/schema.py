@@ -25,6 +25,7 @@ from mpisweep.spec.keys import (
     OPTUNA,
     RANKS,
     RANKS_AT_MOST,
+    REPEATS_AT_MOST,
     SEARCH_NAMES,
     TEXT_CHARS,
     Key,
@@ -151,6 +152,8 @@ def _form(key: Key) -> Schema:
             name: Schema = {"type": "string", "pattern": f"^{IDENTIFIER}$"}
             group: Schema = {"type": "array", "items": name, "minItems": 2, "uniqueItems": True}
             return {"type": "array", "items": group}
+        case "repeats":
+            return {"type": "integer", "minimum": 1, "maximum": REPEATS_AT_MOST}
         case "points":
             tables: Schema = {"type": "array", "items": _named(_VALUE) | {"minProperties": 1}, "minItems": 1}
             lists = _named({"type": "array", "items": _VALUE, "minItems": 1}) | {"minProperties": 1}

@@ -42,6 +42,7 @@ from mpisweep.spec.model import (
 )
 from mpisweep.spec.parameters import parse_parameter
 from mpisweep.spec.points import parse_points, read_points_file, with_points_inline
+from mpisweep.spec.repeats import check_repeats, parse_repeats
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError
 from mpisweep.spec.training import target_problem, target_text
 from mpisweep.spec.wording import Wording
@@ -148,9 +149,11 @@ class _Parser:
             devices_per_trial=self._get(raw, "devices_per_trial"),
             fresh_process=self._get(raw, "fresh_process"),
             sampler=self._sampler(raw),
+            repeats=parse_repeats(wording, raw),
         )
         fitting.check_ranks(wording, spec)
         fitting.check_size(wording, spec)
+        check_repeats(wording, spec)
         return spec
 
     def _get(self, raw: Mapping[str, Any], name: str, table: str = "") -> Any:

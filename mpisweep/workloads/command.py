@@ -146,8 +146,8 @@ class _Run:
     def _values(self) -> dict[str, Value]:
         trial, names = self._trial, self._workload.names
         values: dict[str, Value] = {
-            "number": trial.number, "seed": trial.seed, "device": trial.device, "cores": trial.cores,
-            "rank": trial.rank,
+            "number": trial.number, "repeat": trial.repeat, "seed": trial.seed, "device": trial.device,
+            "cores": trial.cores, "rank": trial.rank,
         }  # fmt: skip
         if "directory" in names:
             values["directory"] = os.fspath(trial.directory)
@@ -162,6 +162,7 @@ class _Run:
         reported, reports = os.pipe()
         environment = os.environ | {
             "MPISWEEP_TRIAL": str(self._trial.number),
+            "MPISWEEP_REPEAT": str(self._trial.repeat),
             "MPISWEEP_SEED": str(self._trial.seed),
             REPORT_VARIABLE: f"{reports}:{os.fstat(reports).st_ino}:{os.getpid()}",
         }

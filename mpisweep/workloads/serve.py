@@ -186,11 +186,12 @@ class _Loop:
             raise SystemExit(0)
         begin = self._page.begin
         defaults = self._built_in.defaults_beside(block.parameters) if self._built_in else {}
-        for number, attempt, params in zip(
-            block.numbers, block.attempts, configurations(block, defaults), strict=True
+        repeats = block.repeats or [0] * len(block.numbers)
+        for number, attempt, repeat, params in zip(
+            block.numbers, block.attempts, repeats, configurations(block, defaults), strict=True
         ):
             if begin(self._next):
-                self._run_trial(number, attempt, params, run, team)
+                self._run_trial(number, attempt, repeat, params, run, team)
                 self._is_warm = self._runs_here
             else:
                 self._send_gathered()
@@ -203,6 +204,7 @@ class _Loop:
         self,
         number: int,
         attempt: int,
+        repeat: int,
         params: dict[str, Value],
         run: Callable[[Trial], Any],
         team: Team | None,
@@ -212,7 +214,7 @@ class _Loop:
         if team is not None:
             # Results of others must not wait for this trial, nor its result for theirs.
             self._send_gathered()
-        trial = self._trial(number, attempt, params, team)
+        trial = self._trial(number, attempt, repeat, params, team)
         self._meter.begin()
         started_at = time.time()
         started = time.perf_counter()
@@ -291,7 +293,9 @@ class _Loop:
             self._send_gathered()
             raise SystemExit(0)
 
-    def _trial(self, number: int, attempt: int, params: dict[str, Value], team: Team | None) -> Trial:
+    def _trial(
+        self, number: int, attempt: int, repeat: int, params: dict[str, Value], team: Team | None
+    ) -> Trial:
         return Trial(
             number,
             params,
@@ -306,6 +310,7 @@ class _Loop:
             note_report=self._note_report,
             unsent=None if team and team.rank else self._page.unsent,
             attempt=attempt,
+            repeat=repeat,
             team=team,
             objective=self._objective,
         )

@@ -36,9 +36,12 @@ def remove_checkpoint(folder: Path) -> None:
         folder.rmdir()
 
 
-def trial_seed(seed: int, number: int) -> int:
-    """The seed of a trial, in [0, 2**63), from the sweep's seed and the trial's number alone."""
-    digest = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=8).digest()
+def trial_seed(seed: int, repeat: int) -> int:
+    """The seed of a trial, in [0, 2**63), from the sweep's seed and the trial's repeat alone.
+
+    So configurations are compared on common seeds.
+    """
+    digest = hashlib.blake2b(f"{seed}:{repeat}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
@@ -75,6 +78,7 @@ class Trial:
 
     Attributes:
         number: counts from 0 and never changes.
+        repeat: which repeat of its configuration it is, from 0.
         attempt: number of this attempt, from 1.
         params: the configuration, fixed values included.
         device: ``cpu``, or ``cuda:0``; the trial sees only its own GPU.
@@ -97,11 +101,13 @@ class Trial:
         note_report: Callable[[], None] | None = None,
         unsent: Unsent | None = None,
         attempt: int = 1,
+        repeat: int = 0,
         team: Team | None = None,
         objective: str = "",
     ) -> None:
         self.number = number
         self.attempt = attempt
+        self.repeat = repeat
         self.params = params
         self.device = device
         self.cores = cores
@@ -128,8 +134,8 @@ class Trial:
 
     @property
     def seed(self) -> int:
-        """A seed in [0, 2**63) for this trial, from the sweep's seed and the trial's number."""
-        return trial_seed(self._sweep_seed, self.number)
+        """A seed in [0, 2**63), from the sweep's seed and the repeat: the same for all configurations."""
+        return trial_seed(self._sweep_seed, self.repeat)
 
     @property
     def directory(self) -> Path:

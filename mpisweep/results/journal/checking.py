@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mpisweep.blocks import Record, ReportBlock
+from mpisweep.blocks import Record, ReportBlock, TrialsBlock
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
 __all__ = ["is_valid"]
@@ -75,7 +75,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "trials": {
         "numbers": _list_of(_is_count), "parameters": _dict_of(_is_column), "baseline": _or_none(_is_count),
-        "known": _or_none(_is_count),
+        "known": _or_none(_is_count), "configurations": _list_of(_is_count), "repeats": _list_of(_is_count),
     },
     "joined": {
         "worker": _is_count, "host": _is_text, "device": _is_text, "cores": _is_count, "slots": _is_count,
@@ -89,6 +89,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     "assigned": {
         "slots": _are_slots, "assigned_at": _is_number, "numbers": _list_of(_is_count),
         "attempts": _list_of(_is_count), "parameters": _dict_of(_is_column), "fresh": _is_flag,
+        "repeats": _list_of(_is_count),
     },
     "inferred": {"numbers": _list_of(_is_count), "why": _is_text},
     "reports": {"worker": _is_count, "number": _is_count, "attempt": _is_count, "sequence": _is_count},
@@ -128,11 +129,13 @@ def _lengths_agree(record: Record) -> bool:
     columns = [getattr(record, name, numbers) for name in ("attempts", "states", "started_at", "wall_time_s")]
     columns += getattr(record, "metrics", {}).values()
     columns += [c for c in getattr(record, "parameters", {}).values() if isinstance(c, list)]
-    optional = ("causes", "messages", "energy_j")
+    optional = ("causes", "messages", "energy_j", "configurations", "repeats")
     columns += [column for name in optional if (column := getattr(record, name, None))]
     if record.kind == "trials" and numbers != list(range(numbers[0], numbers[0] + count) if numbers else []):
         return False
     if bool(getattr(record, "causes", None)) != bool(getattr(record, "messages", None)):
+        return False
+    if isinstance(record, TrialsBlock) and bool(record.configurations) != bool(record.repeats):
         return False
     return all(len(column) == count for column in columns) and not any(
         math.isinf(value) for value in getattr(record, "started_at", []) if isinstance(value, float)

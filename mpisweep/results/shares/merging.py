@@ -236,11 +236,16 @@ def _copy_parameters(merged: SweepState, part: SweepState) -> None:
         for number, value in enumerate(values):
             if value is not None:
                 column[number] = value
+    # A trial that no member has run yet is known from any of them.
+    for name in ("configuration", "repeat"):
+        column_of = merged.trials[name]
+        for number, value in enumerate(part.trials[name]):
+            column_of[number] = max(value, column_of[number])
 
 
 def _copy_trial(merged: SweepState, part: SweepState, number: int, first_worker: int) -> None:
     for name, column in merged.trials.items():
-        if name == "number":
+        if name in ("number", "configuration", "repeat"):
             continue
         value = part.trials[name][number]
         column[number] = value + first_worker if name == "worker" and value >= 0 else value

@@ -71,9 +71,10 @@ def on_proposed(core: Core, event: Proposed) -> list[Decision]:
     core.proposals.note(len(configurations), event.seconds, is_exhausted=event.is_exhausted)
     if not configurations:
         return []
-    numbers = _add(core, configurations, event.widths)
+    repeats = core.proposals.repeats
+    numbers = _add(core, configurations * repeats, event.widths * repeats)
     core.waiting.add(numbers)
-    return [AddTrials(numbers, configurations, event.known)]
+    return [AddTrials(numbers, configurations, event.known, repeats)]
 
 
 def _add(core: Core, configurations: Sequence[Configuration], widths: Sequence[int] | None) -> list[int]:
