@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,7 @@ class _Loop:
     def _trial(
         self, number: int, attempt: int, repeat: int, params: dict[str, Value], team: Team | None
     ) -> Trial:
+        is_lead = team is None or team.rank == 0
         return Trial(
             number,
             params,
@@ -303,12 +305,10 @@ class _Loop:
             device=self._device.name,
             cores=self._cores,
             folder=self._trials_folder,
-            send=_drop_curves
-            if team and team.rank
-            else lambda curves: self._send_reports(number, attempt, curves),
+            send=partial(self._send_reports, number, attempt) if is_lead else _drop_curves,
             stop_asked=self._stop_asked,
             note_report=self._note_report,
-            unsent=None if team and team.rank else self._page.unsent,
+            unsent=self._page.unsent if is_lead else None,
             attempt=attempt,
             repeat=repeat,
             team=team,
