@@ -134,7 +134,7 @@ class Trial:
 
     @property
     def seed(self) -> int:
-        """A seed in [0, 2**63), from the sweep's seed and the repeat: the same for all configurations."""
+        """A seed in [0, 2**63), from the sweep's seed and the repeat; common to all configurations."""
         return trial_seed(self._sweep_seed, self.repeat)
 
     @property
