@@ -60,6 +60,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "random": "mpisweep.search.random:RandomSampler",
         "sobol": "mpisweep.search.sobol:SobolSampler",
         "largest_batch": "mpisweep.search.largest_batch:LargestBatch",
+        "batch_size": "mpisweep.search.batch_size:BatchSizeSearch",
         **dict.fromkeys(("tpe", "gp", "cmaes", "nsga2", "optuna"), "mpisweep.search.learning:LearningSearch"),
     },
     SITES: {"mpisweep": "mpisweep.batch.sites"},

@@ -43,7 +43,7 @@ def test_a_sweep_file_with_every_table_is_parsed():
         (RESNET + "sed = 1", "sed: is not a known key; did you mean 'seed'?"),
         (RESNET + 'objective = "los"', "objective: resnet50 has no metric 'los'; did you mean 'loss'?"),
         (RESNET + "seed = -1", "seed: is -1; expected an integer of at least 0"),
-        (RESNET + 'search = "gird"', "search: is 'gird'; expected one of grid, points, random, sobol, largest_batch, "
+        (RESNET + 'search = "gird"', "search: is 'gird'; expected one of grid, points, random, sobol, largest_batch, batch_size, "
             "tpe, gp, cmaes, nsga2"),
         (
             RESNET + "[parameters]\nbatchsize = { from = 1, to = 7 }",

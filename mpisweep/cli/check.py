@@ -80,6 +80,7 @@ def _check(options: argparse.Namespace) -> int:
 def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     from mpisweep.progress import counted
     from mpisweep.search import LargestBatch, LearningSearch
+    from mpisweep.search.batch_size import BatchSizeSearch
 
     print(f'{spec.source}: OK (sweep "{spec.name}")')
     print(f"  workload    {_workload_text(spec)}")
@@ -94,6 +95,8 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
         print(f"  warning     {warning}")
     if isinstance(sampler, LargestBatch):
         searched = f"about {sampler.about} configurations"
+    elif isinstance(sampler, BatchSizeSearch):
+        searched = f"at most {counted(sampler.most, 'configuration')} of {sampler.exhaustive:,}"
     elif isinstance(sampler, LearningSearch):
         searched = f"{counted(sampler.trials, 'configuration')}, proposed from the results so far"
     else:

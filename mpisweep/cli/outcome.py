@@ -155,6 +155,7 @@ def _run_text(row: Any) -> str:
 def standing(path: Path) -> Standing:
     """Read how far the sweep is."""
     from mpisweep.results.load import trials_to_come
+    from mpisweep.spec import ADDING
 
     sweep = _sweep(path)
     if sweep is None:
@@ -162,7 +163,7 @@ def standing(path: Path) -> Standing:
     ended = sum(sweep.count(state) for state in TrialState if state.is_end)
     last = str(sweep.allocations[-1]["end"]) if len(sweep.allocations) else ""
     trials = len(sweep.trials) + trials_to_come(sweep)
-    if sweep.spec.search == "largest_batch" and _final(last) is None:
+    if sweep.spec.search in ADDING and _final(last) is None:
         # The search was stopped before it had proposed all its trials.
         trials += 1
     hopeless = next((reason for reason in EndReason if reason == last and reason.exit_code == 4), None)

@@ -51,6 +51,8 @@ class KnownSweep(Known):
     #: (trials, seconds) of the measured durations.
     measured: tuple[list[int], list[float]] = ([], [])
     causes: Sequence[int] = ()
+    #: Final values of each metric, per trial.
+    metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
     #: Objective per trial; empty if no trial has reported it.
     objectives: Sequence[float] = ()
     #: Per trial, the number of ends that a learning search knew when it proposed it; -1 for others.
@@ -243,6 +245,7 @@ def known_trials(
         workers_table=state.workers,
         allocations_table=state.allocations,
         causes=state.trials["cause"],
+        metrics=state.metrics,
         objectives=state.metrics.get(spec.objective, []),
         proposed_after=state.trials["proposed_after"],
         end_order=state.trials["end_order"],

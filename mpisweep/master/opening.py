@@ -38,7 +38,7 @@ from mpisweep.results.journal.writer import Journal
 from mpisweep.results.runs import move_aside
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search import LargestBatch, make_sampler
+from mpisweep.search import AddingSearch, make_sampler
 from mpisweep.search.numbering import Trials, number_trials
 from mpisweep.spec import Spec
 
@@ -270,7 +270,7 @@ def _scheduler(
     past: _Past,
     launch: str,
     stop: StopPlan | None,
-    search: LargestBatch | None,
+    search: AddingSearch | None,
     proposals: Proposals | None,
     *,
     is_shared: bool,

@@ -22,8 +22,8 @@ from mpisweep.scheduling.slots import Slots
 from mpisweep.scheduling.teams import TeamTrial
 from mpisweep.scheduling.timetable import Timetable
 from mpisweep.scheduling.trials import RUNNING, WAITING, TrialStates
+from mpisweep.search.base import AddingSearch
 from mpisweep.search.frontier import MemoryFrontier
-from mpisweep.search.largest_batch import LargestBatch
 
 __all__ = ["Core", "Policy", "Start"]
 
@@ -76,7 +76,7 @@ class Core:
         *,
         widths: Sequence[int] | None,
         frontier: MemoryFrontier | None,
-        search: LargestBatch | None,
+        search: AddingSearch | None,
         proposals: Proposals | None,
         shared: bool,
     ) -> None:

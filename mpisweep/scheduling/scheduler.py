@@ -62,8 +62,8 @@ from mpisweep.scheduling.rules.stops import on_stop_requested
 from mpisweep.scheduling.rules.withholding import has_slots, ration, release_withheld
 from mpisweep.scheduling.rules.workers import on_worker_joined
 from mpisweep.scheduling.trials import COMPLETE, PRUNED
+from mpisweep.search.base import AddingSearch
 from mpisweep.search.frontier import MemoryFrontier
-from mpisweep.search.largest_batch import LargestBatch
 
 __all__ = ["Scheduler"]
 
@@ -110,7 +110,7 @@ class Scheduler:
         widths: Sequence[int] | None = None,
         teams: Mapping[int, Sequence[Slot]] | None = None,
         frontier: MemoryFrontier | None = None,
-        search: LargestBatch | None = None,
+        search: AddingSearch | None = None,
         proposals: Proposals | None = None,
         fresh: Iterable[int] = (),
         fresh_process: bool = False,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import cast
 
-from mpisweep.search.base import DistinctSampler, Sampler
+from mpisweep.search.base import AddingSearch, DistinctSampler, Sampler
 from mpisweep.search.largest_batch import LargestBatch
 from mpisweep.search.learning import LearningSearch
 from mpisweep.spec import Spec
 from mpisweep.spec.searches import load_search
 
-__all__ = ["DistinctSampler", "LargestBatch", "LearningSearch", "Sampler", "make_sampler"]
+__all__ = ["AddingSearch", "DistinctSampler", "LargestBatch", "LearningSearch", "Sampler", "make_sampler"]
 
 
 def make_sampler(spec: Spec) -> Sampler:

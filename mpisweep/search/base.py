@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Protocol, Self
 
+from mpisweep.blocks import EndedBlock
 from mpisweep.records import Value
 from mpisweep.spec import Spec
 from mpisweep.spec.expression import ExpressionError
 from mpisweep.spec.space import Configuration, SearchSpace
 from mpisweep.spec.wording import Wording
 
-__all__ = ["MISSES_AT_MOST", "PATIENCE", "DistinctSampler", "NeverTrueError", "Sampler"]
+__all__ = ["MISSES_AT_MOST", "PATIENCE", "AddingSearch", "DistinctSampler", "NeverTrueError", "Sampler"]
 
 #: Proposals per wanted configuration, after which the rest of a small space is taken in order.
 PATIENCE = 50
@@ -35,6 +36,23 @@ class Sampler(Protocol):
 
     def __getitem__(self, index: int) -> Configuration:
         """The configuration `index`."""
+
+
+class AddingSearch(Sampler, Protocol):
+    """A sampler that adds configurations as results come in, in the scheduler's own process.
+
+    What it proposes follows from the trials and their ends alone, so that a search that is rebuilt from the
+    results file proposes the same.
+    """
+
+    def add(self, number: int, configuration: Mapping[str, object]) -> None:
+        """Register a trial."""
+
+    def tell(self, block: EndedBlock) -> None:
+        """Learn from trials that ended."""
+
+    def ask(self) -> list[Configuration]:
+        """Propose configurations; empty while earlier ones run, or when the search is done."""
 
 
 class NeverTrueError(ValueError):

@@ -6,7 +6,7 @@ outside this package checks the user's input again.
 
 from __future__ import annotations
 
-from mpisweep.spec.keys import ADAPTIVE, LEARNING, OPTUNA, SEARCH_NAMES, nearest
+from mpisweep.spec.keys import ADAPTIVE, ADDING, LEARNING, OPTUNA, SEARCH_NAMES, nearest
 from mpisweep.spec.model import (
     RANKS,
     BuiltinWorkload,
@@ -26,6 +26,7 @@ from mpisweep.spec.wording import COMMAND_LINE
 
 __all__ = [
     "ADAPTIVE",
+    "ADDING",
     "COMMAND_LINE",
     "LEARNING",
     "OPTUNA",

@@ -10,14 +10,14 @@ from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import SPEED, WorkloadDescription
 from mpisweep.spec.commandline import CommandError, CommandWorkload, check_formats
 from mpisweep.spec.expression import ExpressionError
-from mpisweep.spec.keys import RANKS, RANKS_AT_MOST, nearest, right_place
+from mpisweep.spec.keys import ADDING, RANKS, RANKS_AT_MOST, nearest, right_place
 from mpisweep.spec.model import BuiltinWorkload, Spec, Workload
-from mpisweep.spec.space import Configuration, FloatRange, Parameter, SearchSpace, ends
+from mpisweep.spec.space import Configuration, FloatRange, IntegerRange, Parameter, SearchSpace, ends
 from mpisweep.spec.wording import Wording
 
 __all__ = [
     "check_baseline", "check_command", "check_objective", "check_options", "check_ranks", "check_size",
-    "check_twice", "check_values", "with_largest_batch",
+    "check_twice", "check_values", "with_batch_size", "with_largest_batch",
 ]  # fmt: skip
 
 
@@ -173,12 +173,48 @@ def with_largest_batch(
     return replace(space, parameters=(replace(parameter, memory="increasing"),)), usual | raw
 
 
+def with_batch_size(wording: Wording, space: SearchSpace) -> SearchSpace:
+    """Check the space of a search for the best batch size, and add what that implies.
+
+    Args:
+        wording: of the sweep.
+        space: its parameters.
+    """
+    search = wording.set("search", "batch_size")
+    size = next((p for p in space.parameters if p.name == "batch_size"), None)
+    if size is None:
+        wording.fail("parameters", f"has no batch_size; {search} needs its range, e.g. 1 to 700")
+    if not isinstance(size, IntegerRange) or size.low < 1:
+        wording.fail(
+            "parameters.batch_size",
+            f"varies over {size.describe()}; {search} needs a range of integers above 0, e.g. 1 to 700",
+        )
+    if size.memory == "decreasing":
+        wording.fail("parameters.batch_size", f"'memory' is 'decreasing'; {search} needs 'increasing'")
+    tuned = [parameter for parameter in space.parameters if parameter is not size]
+    for parameter in tuned:
+        if not isinstance(parameter, FloatRange):
+            wording.fail(
+                f"parameters.{parameter.name}",
+                f"varies over {parameter.describe()}; {search} can only tune a range of real numbers",
+            )
+    if len(tuned) > 1:
+        names = ", ".join(parameter.name for parameter in tuned)
+        wording.fail("parameters", f"has {names} beside batch_size; {search} tunes at most one parameter")
+    for key, rules in (("zip", space.zipped), ("parameters", space.conditions)):
+        if rules:
+            what = "'zip'" if key == "zip" else "a parameter with 'when'"
+            wording.fail(key, f"has {what}, which {search} does not take")
+    others = tuple(replace(p, memory="increasing") if p is size else p for p in space.parameters)
+    return replace(space, parameters=others)
+
+
 def check_size(wording: Wording, spec: Spec) -> None:
     """Reject a search with an unknown number of trials, or a grid that is too large.
 
     How many points conditions and constraints leave of a grid is counted by its sampler.
     """
-    if spec.search == "largest_batch":
+    if spec.search in ADDING:
         return
     if spec.search in ("grid", "points"):
         _check_grid(wording, spec)

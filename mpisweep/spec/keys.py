@@ -18,7 +18,7 @@ from mpisweep.records import Direction, Value
 from mpisweep.spec.units import parse_bytes, parse_duration
 
 __all__ = [
-    "ADAPTIVE", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "LEARNING",
+    "ADAPTIVE", "ADDING", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "LEARNING",
     "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "REPEATS_AT_MOST",
     "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "key_of", "keys_of", "names_of", "nearest",
     "right_place", "unknown_key",
@@ -46,10 +46,12 @@ OPTUNA = "optuna"
 #: The built-in searches.
 SEARCH_NAMES = tuple(BUILT_IN[SEARCHES])
 
-#: The searches that propose configurations while the sweep runs; with `largest_batch`, all that choose trials
-#: by earlier results.
+#: The searches that add trials as results come in, and end by themselves.
+ADDING = ("largest_batch", "batch_size")
+#: The searches that propose configurations while the sweep runs; with the former, all that choose trials by
+#: earlier results.
 LEARNING = ("tpe", "gp", "cmaes", "nsga2", OPTUNA)
-ADAPTIVE = ("largest_batch", *LEARNING)
+ADAPTIVE = (*ADDING, *LEARNING)
 
 #: Patterns: a sweep's name is a file name, a parameter's an identifier, a function's ``module:function``.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -184,8 +186,9 @@ KEYS: tuple[Key, ...] = (
         "`{ sampler = \"TPESampler\", multivariate = true }`",
         values=tuple(name for name in SEARCH_NAMES if name != OPTUNA)),
     Key("", "trials", "integer", None,
-        "number of configurations to sample; may grow when the sweep is resumed; not for `grid` and "
-        "`largest_batch`", low=1, usual="none; required by searches that sample"),
+        "number of configurations to sample, at most with `batch_size`; may grow when the sweep is resumed; "
+        "not for `grid` and `largest_batch`", low=1,
+        usual="none; required by searches that sample; with `batch_size` 5% of the grid, at least 20"),
     Key("", "repeats", "repeats", 1,
         "how often every configuration is run, each time with another seed; may grow when the sweep is "
         "resumed", low=1, high=REPEATS_AT_MOST),

@@ -10,7 +10,7 @@ from typing import Any
 from mpisweep.records import Direction, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
-from mpisweep.spec.keys import LEARNING, RANKS, USUAL_OBJECTIVE
+from mpisweep.spec.keys import ADDING, LEARNING, RANKS, USUAL_OBJECTIVE
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, ends
 
 __all__ = [
@@ -249,7 +249,7 @@ class Spec:
         for before, now in zip(old.parameters, self.space.parameters, strict=True):
             if before == now:
                 continue
-            if self.search not in ("grid", "points", "largest_batch"):
+            if self.search not in ("grid", "points", *ADDING):
                 found.append(
                     f"parameters.{now.name}: the results file has {before.describe()}, {self.source} has "
                     f"{now.describe()}; every proposal of a {self.search} search would change"

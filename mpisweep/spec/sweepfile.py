@@ -129,6 +129,8 @@ class _Parser:
             space, raw = fitting.with_largest_batch(
                 wording, raw, space, has_speed=self._has_speed(workload, described)
             )
+        if search == "batch_size":
+            space = fitting.with_batch_size(wording, space)
         spec = Spec(
             name=self._get(raw, "name"),
             workload=workload,

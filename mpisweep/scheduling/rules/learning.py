@@ -1,6 +1,6 @@
 """Learning from ended trials: expected durations, and which trials to add.
 
-A search that adds trials answers at once (:class:`~mpisweep.search.largest_batch.LargestBatch`), or later
+A search that adds trials answers at once (:class:`~mpisweep.search.base.AddingSearch`), or later
 from a process of its own (:mod:`mpisweep.scheduling.proposals`).
 """
 
@@ -16,7 +16,7 @@ from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.rules.assigning import BATCH_S
 from mpisweep.scheduling.rules.reclaiming import mark_all_changed
 from mpisweep.scheduling.trials import COMPLETE, FAILED, PRUNED
-from mpisweep.search.largest_batch import LargestBatch
+from mpisweep.search.base import AddingSearch
 from mpisweep.spec.space import Configuration
 
 __all__ = ["ask_ahead", "ask_search", "learn_durations", "observe", "on_proposed"]
@@ -40,7 +40,7 @@ def learn_durations(core: Core) -> None:
     mark_all_changed(core)
 
 
-def ask_search(core: Core, search: LargestBatch, decisions: list[Decision]) -> None:
+def ask_search(core: Core, search: AddingSearch, decisions: list[Decision]) -> None:
     """Have the search add trials, based on the results so far."""
     configurations = search.ask()
     if not configurations:
