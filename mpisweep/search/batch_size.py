@@ -35,7 +35,7 @@ from mpisweep.blocks import EndedBlock
 from mpisweep.records import Direction
 from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.search.sizes import Sizes, place_to_try, trend_of
-from mpisweep.search.tuning import best_of, line_over, values_of
+from mpisweep.search.tuning import best_of, line_over, place_of, values_of
 from mpisweep.spec import Spec
 from mpisweep.spec.domains import FloatRange, IntegerRange
 from mpisweep.spec.expression import ExpressionError
@@ -184,12 +184,8 @@ class BatchSizeSearch:
             return None
         if self._tuned is None:
             return _Point(place, 0)
-        value = configuration.get(self._tuned.name)
-        if not isinstance(value, (int, float)):
-            return None
-        near = min(range(len(self._values)), key=lambda index: abs(self._values[index] - value))
-        is_same = abs(self._values[near] - value) <= 1e-9 * abs(value)
-        return _Point(place, near) if is_same else None
+        value = place_of(configuration.get(self._tuned.name), self._values)
+        return None if value is None else _Point(place, value)
 
     def _can_run(self, point: _Point) -> bool:
         return self._space.broken_constraint(self._configuration(point)) is None

@@ -15,7 +15,7 @@ from math import ceil, floor, inf, log
 
 from mpisweep.spec.domains import FloatRange
 
-__all__ = ["Line", "best_of", "line_over", "values_of"]
+__all__ = ["Line", "best_of", "line_over", "place_of", "values_of"]
 
 #: Ratio of neighbouring values of a range without a grid, of the first step, and at the end.
 _RATIO, _FIRST_RATIO, _LAST_RATIO = 1.25, 4.0, 1.6
@@ -83,6 +83,14 @@ def values_of(parameter: FloatRange) -> tuple[float, ...]:
     if parameter.log:
         points = 1 + ceil(log(parameter.high / parameter.low) / log(_RATIO))
     return values_of(FloatRange(parameter.name, parameter.low, parameter.high, None, parameter.log, points))
+
+
+def place_of(value: object, values: Sequence[float]) -> int | None:
+    """Where a value is, up to its last digits; None if it is none of these."""
+    if not isinstance(value, (int, float)):
+        return None
+    near = min(range(len(values)), key=lambda place: abs(values[place] - value))
+    return near if abs(values[near] - value) <= 1e-9 * abs(value) else None
 
 
 def line_over(parameter: FloatRange, values: Sequence[float]) -> Line:
