@@ -40,6 +40,12 @@ def check_repeats(wording: Wording, spec: Spec) -> None:
             f"is {spec.repeats}, but {wording.set('search', 'largest_batch')} measures memory and speed, "
             "which no seed changes; remove it",
         )
+    if spec.search == "batch_size" and spec.repeats.most > 1:
+        wording.fail(
+            "repeats",
+            f"is {spec.repeats}, but {wording.set('search', 'batch_size')} runs neighbouring sizes in place of "
+            "repeats; remove it",
+        )
 
 
 def _is_count(value: object, least: int) -> bool:
