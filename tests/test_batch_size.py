@@ -289,7 +289,7 @@ def test_a_constraint_that_excludes_the_first_rates_of_a_size_leaves_others():
     ("[parameters]\nbatch_size = { from = 1, to = 9 }\na = { from = 0.0, to = 1.0 }\nb = { from = 0.0, to = 1.0 }\n",
      "parameters: has a, b beside batch_size; search = \"batch_size\" tunes at most one parameter"),
     ("repeats = 3\n[parameters]\nbatch_size = { from = 1, to = 9 }\n", "repeats: is 3, but search = \"batch_size\" runs "
-     "neighbouring sizes in place of repeats; remove it"),
+     "similar sizes in place of repeats; remove it"),
     ('where = "batch_size > 9"\n[parameters]\nbatch_size = { from = 1, to = 9 }\n', "where: no batch_size satisfies "
      "'batch_size > 9'"),
 ])  # fmt: skip

@@ -43,7 +43,7 @@ def check_repeats(wording: Wording, spec: Spec) -> None:
     if spec.search == "batch_size" and spec.repeats.most > 1:
         wording.fail(
             "repeats",
-            f"is {spec.repeats}, but {wording.set('search', 'batch_size')} runs neighbouring sizes in place of "
+            f"is {spec.repeats}, but {wording.set('search', 'batch_size')} runs similar sizes in place of "
             "repeats; remove it",
         )
 
