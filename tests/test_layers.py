@@ -313,6 +313,7 @@ ALLOWED = {
         "spec",
         "records",
     },
+    "drafting": {"plugins", "records", "spec"},
     "cli": {
         *(f"results.{below}" for below in ("holder", "journal", "load", "repair", "shares")),
         "rank",
@@ -321,6 +322,7 @@ ALLOWED = {
         "results",
         "batch",
         "devices",
+        "drafting",
         "workloads",
         "scheduling.forecast",
         "processes.kernel",

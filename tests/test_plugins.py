@@ -307,12 +307,13 @@ def test_the_schema_that_check_prints_includes_installed_plugins(tiny, broken, r
 
 
 def test_a_plugin_s_site_is_listed_and_has_job_scripts(tiny, run: Run):
-    listed = run("jobscript", "--sites", folders=[tiny])
+    listed = run("sites", folders=[tiny])
     assert listed.returncode == 0, listed.stderr
     assert any(
-        line.startswith("tinycluster") and "The tiny cluster" in line for line in listed.stdout.splitlines()
+        line.split()[:1] == ["tinycluster"] and "The tiny cluster" in line
+        for line in listed.stdout.splitlines()
     )
-    assert any(line.startswith("genkai") for line in listed.stdout.splitlines())
+    assert any(line.split()[:1] == ["genkai"] for line in listed.stdout.splitlines())
     script = run(
         "jobscript",
         "sweep.toml",
@@ -526,7 +527,7 @@ def test_a_name_in_two_packages_is_refused(tiny, broken, run: Run):
 
 
 def test_missing_sites_do_not_hide_the_others(tiny, broken, run: Run):
-    listed = run("jobscript", "--sites", folders=[tiny, broken])
+    listed = run("sites", folders=[tiny, broken])
     assert listed.returncode == 0
     assert "tinycluster" in listed.stdout
     [line] = listed.stderr.splitlines()

@@ -184,9 +184,9 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 
 def program() -> argparse.ArgumentParser:
     """Return the parser of all commands, including the hidden one."""
-    from mpisweep.cli.program import _parser
+    from mpisweep.cli.program import make_parser
 
-    return _parser(["chain"])
+    return make_parser(["chain"])
 
 
 def help_texts() -> Iterator[Text]:

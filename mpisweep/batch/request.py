@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mpisweep.batch.site import SAFE, Site, SiteError
 from mpisweep.batch.texts import clock
+from mpisweep.spec import nearest
 
 __all__ = ["CORES_PER_GPU", "LEAST_CORES_PER_GPU", "Job", "Wishes", "plan_job"]
 
@@ -226,8 +227,8 @@ def _check_limits(job: Job) -> None:
         raise SiteError(f"--project: is missing; jobs on {site.title} need a project group")
     if job.group and site.groups and job.group not in site.groups:
         raise SiteError(
-            f"--group {job.group}: is not a resource group of {site.name}; known are "
-            f"{', '.join(site.groups)} (a copy of the site file can name more)"
+            f"--group {job.group}: is not a resource group of {site.name}; "
+            f"{nearest(job.group, site.groups)} (a copy of the site file can name more)"
         )
     group = site.resource_group(job.group)
     if group.most_nodes is not None and job.nodes > group.most_nodes:

@@ -7,7 +7,6 @@ nothing is refused for it.
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import tomllib
@@ -19,7 +18,7 @@ from mpisweep.batch.base import BatchSystem
 from mpisweep.batch.registry import find_system
 from mpisweep.batch.site import LOCAL_FOLDERS, SAFE, Container, Limit, ResourceGroup, Site, SiteError
 from mpisweep.plugins import BATCH, SITES, PluginError, installed_plugins, plugin_names
-from mpisweep.spec import parse_duration
+from mpisweep.spec import nearest, one_of, parse_duration
 
 __all__ = ["known_sites", "load_site", "parse_site", "site_folders"]
 
@@ -96,11 +95,9 @@ def load_site(name: str) -> Site:
         sites = known_sites()
     path = Path(name) if is_path else sites.get(name)
     if path is None:
-        near = difflib.get_close_matches(name, sites, n=1)
-        meant = f" (did you mean {near[0]}?)" if near else ""
         raise SiteError(
-            f"--site {name}: there is no such site{meant}; known are {', '.join(sites)}, or give the path of "
-            "your own file"
+            f"--site {name}: there is no such site; {nearest(name, sites)} (`mpisweep sites` lists them, and "
+            "the path of a site file works too)"
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -280,7 +277,7 @@ class _Parser:
 
     def _refuse(self, key: str, value: object, choices: Iterable[str]) -> NoReturn:
         found = "nothing" if value is None else repr(value)
-        self._fail(key, f"found {found}; expected one of {', '.join(choices)}")
+        self._fail(key, f"found {found}; expected {one_of(value, choices)}")
 
     def _table(self, raw: dict[str, Any], key: str, where: str) -> dict[str, Any]:
         value = raw.get(key, {})
@@ -291,9 +288,7 @@ class _Parser:
     def _known(self, raw: dict[str, Any], keys: tuple[str, ...], prefix: str) -> None:
         for key in raw:
             if key not in keys:
-                near = difflib.get_close_matches(key, keys, n=1)
-                meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(keys)}"
-                self._fail(f"{prefix}{key}", f"is not a key of a site file; {meant}")
+                self._fail(f"{prefix}{key}", f"is not a key of a site file; {nearest(key, keys)}")
 
     def _fail(self, where: str, what: str) -> NoReturn:
         raise SiteError(f"{self._source}: {where}: {what}")

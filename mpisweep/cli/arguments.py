@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,14 +12,16 @@ from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import parse_duration
 
 if TYPE_CHECKING:
+    from mpisweep.cli.parser import Parser
     from mpisweep.results.load import Sweep
 
 __all__ = [
-    "Commands", "add_file", "add_trial", "at_least_0", "at_least_1", "duration", "sweep_with_trial",
+    "Commands", "add_file", "add_json", "add_trial", "at_least_0", "at_least_1", "duration", "print_json",
+    "sweep_with_trial",
 ]  # fmt: skip
 
 #: The type that ``add_subparsers`` of a parser returns.
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 def at_least_1(text: str) -> int:
@@ -60,6 +64,16 @@ def add_trial(parser: argparse.ArgumentParser) -> None:
     """Add the arguments ``file`` and ``number``, a trial in a results file."""
     add_file(parser)
     parser.add_argument("number", type=int, metavar="NUMBER", help="trial number")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the argument ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def print_json(shown: Mapping[str, object]) -> None:
+    """Print a JSON object; docs/commands.md lists the keys of each command's."""
+    print(json.dumps(shown, indent=2, allow_nan=False, ensure_ascii=False))
 
 
 def sweep_with_trial(options: argparse.Namespace) -> Sweep:

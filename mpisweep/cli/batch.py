@@ -22,9 +22,9 @@ from mpisweep.batch.jobscript import Payload, write_script
 from mpisweep.batch.request import Job, Wishes, plan_job
 from mpisweep.batch.scriptsheet import Facts
 from mpisweep.batch.site import Site, SiteError
-from mpisweep.batch.sitefile import known_sites, load_site, site_folders
+from mpisweep.batch.sitefile import load_site
 from mpisweep.batch.submit import SubmitError, find_command
-from mpisweep.cli.arguments import Commands, at_least_0, at_least_1, duration
+from mpisweep.cli.arguments import Commands, add_json, at_least_0, at_least_1, duration, print_json
 from mpisweep.cli.sweepargs import (
     add_split,
     add_stage_env,
@@ -50,19 +50,17 @@ def add_commands(commands: Commands) -> None:
         help="write a job script for a sweep, or check one",
         description="Print a complete job script for a sweep on a site; with --check, print the errors of an "
         "existing script.",
-        epilog="example: mpisweep jobscript sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 > job.sh",
     )
     add_sweep(script)
     add_split(_add_job(script), "write the script for K jobs that share the sweep")
-    script.add_argument("--sites", action="store_true", help="list the known sites")
     script.add_argument("--check", metavar="SCRIPT", type=Path, help="check this job script")
+    add_json(script)
     script.set_defaults(command=_jobscript)
 
     batch = commands.add_parser(
         "submit",
         help="write a job script and submit it",
         description="Write a job script beside the results file, submit it, and print the job id.",
-        epilog="example: mpisweep submit sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00 --chain 5",
     )
     add_sweep(batch)
     add_split(_add_job(batch), "submit K jobs that share the sweep; with --chain, K chains")
@@ -83,7 +81,7 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         "--site",
         metavar="SITE",
         default="",
-        help="name of a site (`mpisweep jobscript --sites` lists them), or path of a site file",
+        help="name of a site (`mpisweep sites` lists them), or path of a site file",
     )
     job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="number of nodes (default: 1)")
     job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="time limit of the job")
@@ -148,8 +146,8 @@ def _chain_length(text: str) -> int:
 
 
 def _jobscript(options: argparse.Namespace) -> int:
-    if options.sites:
-        return _list_sites()
+    if options.json and options.check is None:
+        raise SiteError("--json: applies to --check only; a job script is printed as it is")
     if options.check is not None:
         return _check_script(options)
     spec = read_spec(options)
@@ -202,8 +200,7 @@ def _submit(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
     if not options.site:
         raise SiteError(
-            "--site: is missing; set it to the site of the job, e.g. --site slurm; `mpisweep jobscript "
-            "--sites` lists all"
+            "--site: is missing; set it to the site of the job, e.g. --site slurm; `mpisweep sites` lists all"
         )
     check_split(spec, options.split)
     check_time(spec, "--elapse", options.elapse)
@@ -264,24 +261,6 @@ def _why_invisible(site: Site, spec: Spec, results: Path, venv: str) -> str:
     return ""
 
 
-def _list_sites() -> int:
-    """Print one line per site: name, batch system, title, and the path of a user's own file."""
-    shipped = site_folders()[-1]
-    rows = []
-    for name, path in known_sites().items():
-        try:
-            site = load_site(str(path))
-        except SiteError as error:
-            rows.append((name, "?", str(error)))
-            continue
-        own = "" if path.parent == shipped else f" ({path})"
-        rows.append((name, site.system.title.removeprefix("a "), site.title + own))
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    for name, system, what in rows:
-        print(f"{name:<{widths[0]}}  {system:<{widths[1]}}  {what}")
-    return 0
-
-
 def _check_script(options: argparse.Namespace) -> int:
     try:
         raw = options.check.read_bytes()
@@ -289,10 +268,14 @@ def _check_script(options: argparse.Namespace) -> int:
         raise SiteError(f"{options.check}: cannot be read: {error.strerror}") from error
     text = raw.decode("utf-8", "replace")
     findings = check_script(text, site=load_site(options.site) if options.site else None, look_up=_facts)
-    for finding in findings:
+    if options.json:
+        found = [{"line": one.line, "severity": str(one.severity), "found": one.what, "expected": one.right}
+                 for one in findings]  # fmt: skip
+        print_json({"script": str(options.check), "findings": found})
+    for finding in () if options.json else findings:
         print(f"{options.check}:{finding.line}: {finding.severity}: {finding.what}; {finding.right}")
     errors = sum(finding.severity == "error" for finding in findings)
-    if not findings:
+    if not findings and not options.json:
         print(f"{options.check}: OK")
     return 2 if errors else 0
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from mpisweep.cli.arguments import Commands, duration
+from mpisweep.cli.arguments import Commands, add_json, duration, print_json
 from mpisweep.cli.outcome import closings
 from mpisweep.cli.sweepargs import add_sweep, check_time, read_spec, results_path
 from mpisweep.cli.workers import add_workers, master_policy, workers_here
-from mpisweep.records import TrialState, Value
+from mpisweep.records import TrialState
 from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
-from mpisweep.spec.commandline import SPECIAL_NAMES, render
+from mpisweep.spec.commandline import command_text
 from mpisweep.spec.preflight import check_startable
 from mpisweep.spec.space import Choice, Parameter, SearchSpace, ends
 from mpisweep.spec.units import configuration_text, value_text
 
 if TYPE_CHECKING:
+    from mpisweep.scheduling.forecast import Forecast
     from mpisweep.search import Sampler
 
 __all__ = ["add_commands"]
@@ -50,6 +52,7 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="print the JSON schema of sweep files, for editors, with installed plugins, and exit",
     )
+    add_json(parser)
     parser.set_defaults(command=_check)
 
 
@@ -63,17 +66,41 @@ def _check(options: argparse.Namespace) -> int:
     measured = closings(results_path(options, spec)) if options.walltime else ()
     check_time(spec, "--walltime", options.walltime, measured)
     if options.devices:
-        from mpisweep.rank.layout import describe_layout
-
-        for line in describe_layout(spec, policy=master_policy(options), workers=options.workers):
-            print(line)
-        return 0
+        return _print_devices(options, spec)
     from mpisweep.search import make_sampler
 
     sampler = make_sampler(spec)
     check_startable(spec, has_sampler=True)
-    _print_sweep(spec, sampler)
-    _print_remaining(options, spec, sampler)
+    remaining = _remaining(options, spec, sampler)
+    if options.json:
+        print_json(_fields(spec, sampler, remaining))
+    else:
+        _print_sweep(spec, sampler)
+        _print_remaining(options, spec, remaining)
+    return 0
+
+
+def _print_devices(options: argparse.Namespace, spec: Spec) -> int:
+    from mpisweep.rank.layout import layout_lines, rank_devices
+
+    ranks = rank_devices(spec, policy=master_policy(options), workers=options.workers)
+    if not ranks:
+        # Rank 0 prints those of all ranks.
+        return 0
+    if options.json:
+        rows = [
+            {
+                "rank": rank,
+                "host": host,
+                "device": None if share is None else share.label,
+                "cores": 0 if share is None else len(share.cores),
+                "environment": {} if share is None else dict(share.environment),
+            }
+            for rank, (host, share) in enumerate(ranks)
+        ]
+        print_json({"ranks": rows})
+    else:
+        print("\n".join(layout_lines(ranks)))
     return 0
 
 
@@ -85,7 +112,7 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
     print(f'{spec.source}: OK (sweep "{spec.name}")')
     print(f"  workload    {_workload_text(spec)}")
     if isinstance(spec.workload, CommandWorkload) and len(sampler):
-        print(f"  trial 0     {_first_command(spec, spec.workload, sampler[0])}")
+        print(f"  trial 0     {command_text(spec.workload, spec.full(sampler[0]), number=0)}")
     if spec.fresh_process:
         print("  process     a new process for every trial")
     print(f"  objective   {spec.objective}, {spec.direction.value}")
@@ -147,10 +174,28 @@ def _caution(spec: Spec, sampler: Sampler) -> str:
     return described.caution(described.defaults | spec.full(usual), spec.objective)
 
 
-def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> None:
+class _Remaining(NamedTuple):
+    """What is left to run.
+
+    Attributes:
+        path: of the results file.
+        is_new: whether there is none yet.
+        trials: number of trials, with those that a search is still to propose.
+        ended: of which have ended.
+        forecast: None if no duration is known.
+    """
+
+    path: Path
+    is_new: bool
+    trials: int
+    ended: int
+    workers: int
+    forecast: Forecast | None
+
+
+def _remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> _Remaining:
     from mpisweep.master.known import duration_model, known_trials, trial_widths
-    from mpisweep.progress import counted
-    from mpisweep.scheduling.forecast import forecast, forecast_lines
+    from mpisweep.scheduling.forecast import forecast
     from mpisweep.search import LearningSearch
     from mpisweep.search.numbering import number_trials
 
@@ -161,13 +206,6 @@ def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) 
     made = sum(count >= 0 for count in known.proposed_after) if known is not None else 0
     wanted = sampler.trials * spec.repeats.first if isinstance(sampler, LearningSearch) else 0
     to_come = max(0, wanted - made)
-    if known is None:
-        print(f"  results     {path} (new)")
-    else:
-        print(
-            f"  results     {path}: {trials.count - len(left):,} of "
-            f"{counted(trials.count + to_come, 'trial')} have ended"
-        )
     workers = workers_here(options, spec)
     found = forecast(
         duration_model(spec, trials, known),
@@ -178,6 +216,18 @@ def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) 
         widths=trial_widths(spec, trials),
         to_come=to_come,
     )
+    return _Remaining(path, known is None, trials.count + to_come, trials.count - len(left), workers, found)
+
+
+def _print_remaining(options: argparse.Namespace, spec: Spec, remaining: _Remaining) -> None:
+    from mpisweep.progress import counted
+    from mpisweep.scheduling.forecast import forecast_lines
+
+    path, is_new, trials, ended, workers, found = remaining
+    if is_new:
+        print(f"  results     {path} (new)")
+    else:
+        print(f"  results     {path}: {ended:,} of {counted(trials, 'trial')} have ended")
     if found is None and workers < spec.most_ranks:
         print(
             f"  time        unknown: trials have up to {spec.most_ranks} ranks, but there are "
@@ -186,8 +236,34 @@ def _print_remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) 
     elif found is None:
         limit = "--timeout" if spec.source == COMMAND_LINE else "limits.timeout"
         print(f"  time        unknown until three trials have run; set {limit} for an upper bound")
-    elif left or to_come:
+    elif ended < trials:
         print("  time        " + "\n              ".join(forecast_lines(found, options.walltime)))
+
+
+def _fields(spec: Spec, sampler: Sampler, remaining: _Remaining) -> dict[str, object]:
+    """The answer of check for JSON."""
+    warnings = [caution] if (caution := _caution(spec, sampler)) else []
+    return {
+        "source": spec.source,
+        "name": spec.name,
+        "workload": _workload_text(spec),
+        "objective": spec.objective,
+        "direction": spec.direction.value,
+        "search": spec.search_text,
+        "configurations": len(sampler) or None,
+        "parameters": {
+            parameter.name: _parameter_text(spec.space, parameter) for parameter in spec.space.parameters
+        },
+        "where": [constraint.text for constraint in spec.space.constraints],
+        "fixed": dict(spec.fixed),
+        "baseline": spec.baseline_configuration(),
+        "warnings": warnings + list(getattr(sampler, "warnings", ())),
+        "results": str(remaining.path),
+        "trials": remaining.trials,
+        "ended": remaining.ended,
+        "workers": remaining.workers,
+        "forecast": None if remaining.forecast is None else asdict(remaining.forecast),
+    }
 
 
 def _workload_text(spec: Spec) -> str:
@@ -197,19 +273,6 @@ def _workload_text(spec: Spec) -> str:
         folder = "a folder per trial" if spec.workload.own_directory else spec.folder
         return f"{spec.workload.text}, in {folder}"
     return f"{spec.workload.module}:{spec.workload.function}, imported from {spec.folder}"
-
-
-def _first_command(spec: Spec, workload: CommandWorkload, configuration: Mapping[str, Value]) -> str:
-    """Render the command line of trial 0; values known only at run time stay placeholders."""
-    later: dict[str, Value] = {name: f"{{{name}}}" for name in SPECIAL_NAMES}
-    values = later | {"number": 0, "repeat": 0} | spec.full(configuration)
-    return shlex.join(
-        # The format may be for numbers, and the stand-in is a string.
-        argument
-        if "{" in argument and any(f"{{{name}:" in argument for name in later)
-        else render(argument, values)
-        for argument in workload.arguments
-    )
 
 
 def _baseline_text(space: SearchSpace, configuration: Mapping[str, object]) -> str:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
 import sys
 from pathlib import Path
 
-from mpisweep.cli.arguments import Commands, add_file, add_trial, at_least_1, duration, sweep_with_trial
+from mpisweep.cli.arguments import (
+    Commands,
+    add_file,
+    add_json,
+    add_trial,
+    at_least_1,
+    duration,
+    print_json,
+    sweep_with_trial,
+)
 from mpisweep.results import ResultsError
 from mpisweep.views.reading import add_at, load_at
 
@@ -16,7 +25,11 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Commands) -> None:
     """Register the commands."""
-    top = commands.add_parser("top", help="print the best trials and the baseline")
+    top = commands.add_parser(
+        "top",
+        help="print the best trials and the baseline",
+        description="Print the best completed trials by the objective or another metric, and the baseline.",
+    )
     add_file(top)
     top.add_argument("-k", type=at_least_1, default=5, metavar="K", help="number of trials (default: 5)")
     top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objective")
@@ -26,11 +39,17 @@ def add_commands(commands: Commands) -> None:
         help="direction of that metric (default: the sweep's)",
     )
     add_at(top)
+    add_json(top)
     top.set_defaults(command=_top)
 
-    status = commands.add_parser("status", help="print the progress of a sweep")
+    status = commands.add_parser(
+        "status",
+        help="print the progress of a sweep",
+        description="Print how far a sweep is, the failures by cause, the best trial, device-hours, and the "
+        "jobs that wait or run. Reads files only, on any node that sees them.",
+    )
     add_file(status)
-    status.add_argument("--json", action="store_true", help="print JSON")
+    add_json(status)
     status.set_defaults(command=_status)
 
     watch = commands.add_parser(
@@ -46,8 +65,29 @@ def add_commands(commands: Commands) -> None:
     )
     watch.set_defaults(command=_watch)
 
+    _add_trial_commands(commands)
     _add_writers(commands)
-    output = commands.add_parser("output", help="print the output of a trial's command line")
+
+
+def _add_trial_commands(commands: Commands) -> None:
+    """Register trial and output, which show one trial."""
+    trial = commands.add_parser(
+        "trial",
+        help="print everything known of one trial",
+        description="Print everything known of one trial: configuration, state, cause and message of a "
+        "failure, attempts with hosts, devices and times, metrics, curves, output, and the command that runs "
+        "it again.",
+    )
+    add_trial(trial)
+    add_json(trial)
+    trial.set_defaults(command=_trial)
+
+    output = commands.add_parser(
+        "output",
+        help="print the output of a trial's command line",
+        description="Print what the program of a trial wrote to standard output and standard error, one part "
+        "per attempt.",
+    )
     add_trial(output)
     output.set_defaults(command=_output)
 
@@ -89,9 +129,14 @@ def _add_writers(commands: Commands) -> None:
 
 
 def _top(options: argparse.Namespace) -> int:
-    from mpisweep.views.tables import print_top, top_table
+    from mpisweep.views.tables import print_top, top_fields, top_table
 
-    print_top(top_table(load_at(options), options.k, options.by, options.direction))
+    sweep = load_at(options)
+    table = top_table(sweep, options.k, options.by, options.direction)
+    if options.json:
+        print_json(top_fields(table, sweep))
+    else:
+        print_top(table)
     return 0
 
 
@@ -107,18 +152,13 @@ def _status(options: argparse.Namespace) -> int:
         if not was_submitted(options.file) or options.file.exists():
             raise
         if options.json:
-            print(
-                json.dumps(
-                    {"path": str(options.file), "state": "submitted", "jobs": jobs_as_json(options.file)},
-                    indent=2,
-                )
-            )
+            jobs = jobs_as_json(options.file)
+            print_json({"path": str(options.file), "state": "submitted", "jobs": jobs})
         else:
             print(f"{error}\n" + "\n".join(describe_jobs(options.file)))
         return 0
     if options.json:
-        jobs = {"jobs": jobs_as_json(options.file)}
-        print(json.dumps(status.as_json() | jobs, indent=2, allow_nan=False))
+        print_json(status.as_json() | {"jobs": jobs_as_json(options.file)})
     else:
         print_status(status)
         for line in describe_jobs(options.file) if status.waiting or status.running else ():
@@ -136,6 +176,32 @@ def _watch(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         # Ctrl-C ends the view, not the sweep.
         return 0
+
+
+def _trial(options: argparse.Namespace) -> int:
+    from mpisweep.results import logs_folder
+    from mpisweep.spec.commandline import CommandWorkload, command_text
+    from mpisweep.views.trial import trial_facts, trial_lines
+    from mpisweep.workloads.outputs import files_with_output
+
+    sweep, number = sweep_with_trial(options), options.number
+    workload = sweep.spec.workload
+    command = ""
+    if isinstance(workload, CommandWorkload):
+        repeat = int(sweep.trials[number]["repeat"])
+        command = command_text(workload, sweep.configuration(number), number=number, repeat=repeat)
+    facts = trial_facts(
+        sweep,
+        number,
+        output=[str(path) for path in files_with_output(logs_folder(options.file), number)],
+        command=command,
+        rerun=shlex.join(["mpisweep", "replay", str(options.file), str(number)]),
+    )
+    if options.json:
+        print_json(facts.as_json())
+    else:
+        print("\n".join(trial_lines(facts, sweep)))
+    return 0
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
-from mpisweep.cli.arguments import Commands, add_file, add_trial, sweep_with_trial
+from mpisweep.cli.arguments import Commands, add_file, add_json, add_trial, print_json, sweep_with_trial
 from mpisweep.results import ResultsError
 from mpisweep.spec.units import configuration_text
 
@@ -24,6 +25,7 @@ def add_commands(commands: Commands) -> None:
     replay.add_argument(
         "--folder", metavar="FOLDER", help="folder of the user's code (default: where the sweep ran)"
     )
+    add_json(replay)
     replay.set_defaults(command=_replay)
 
     repair = commands.add_parser(
@@ -38,7 +40,7 @@ def add_commands(commands: Commands) -> None:
 
 def _replay(options: argparse.Namespace) -> int:
     from mpisweep.rank.rerun import rerun
-    from mpisweep.views.comparison import print_rerun
+    from mpisweep.views.comparison import print_rerun, rerun_fields
 
     sweep = sweep_with_trial(options)
     folder = Path(options.folder or sweep.environment.get("user_folder", "."))
@@ -52,10 +54,15 @@ def _replay(options: argparse.Namespace) -> int:
         options.number,
         folder,
         lambda share: print(
-            f"trial {options.number} of {sweep.name} on {share.label}: {configuration}", flush=True
+            f"trial {options.number} of {sweep.name} on {share.label}: {configuration}",
+            file=sys.stderr if options.json else sys.stdout,
+            flush=True,
         ),
     )
-    print_rerun(done, sweep, options.number)
+    if options.json:
+        print_json(rerun_fields(done, sweep, options.number))
+    else:
+        print_rerun(done, sweep, options.number)
     return 0 if done.state.label == sweep.trials[options.number]["state"] else 4
 
 

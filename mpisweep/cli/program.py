@@ -13,36 +13,45 @@ import io
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
-from typing import Any, NoReturn
 
 from mpisweep import __version__
 from mpisweep.batch.launch import LAUNCH_VARIABLE
 from mpisweep.batch.launchers import LaunchError
 from mpisweep.batch.site import SiteError
 from mpisweep.batch.submit import SubmitError
-from mpisweep.cli import batch, check, look, mend, run, stop
+from mpisweep.cli import batch, check, init, lists, look, mend, run, shell, stop
+from mpisweep.cli.parser import Parser, wait_for_first_rank
 from mpisweep.cli.sweepargs import split_command_line
 from mpisweep.devices.nodes import LayoutError
 from mpisweep.rank.transport import TransportError, expected_rank, is_first_rank
 from mpisweep.results import ResultsError
 from mpisweep.spec import SpecError
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 #: Errors of a full disk, to which our output is redirected.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-#: Seconds that other ranks wait before they exit: mpirun kills all ranks when one fails, and the first one
-#: must have printed the error by then.
-_FIRST_S = 5.0
+#: The commands in `mpisweep --help`.
+_GROUPS = {
+    "write and run a sweep": ("init", "check", "run", "stop"),
+    "look at a sweep, also while it runs": ("status", "watch", "top", "trial", "output", "report", "export"),
+    "supercomputers": ("sites", "jobscript", "submit"),
+    "reference and repair": ("options", "replay", "repair", "completion"),
+}
+_EXIT_CODES = (
+    "exit codes: 0 all trials ended; 3 stopped early, run the same command to resume; 4 no trial completed; "
+    "2 invalid input; 1 a bug"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return the exit code."""
     _escape_output()
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
-    options = _parser(ours).parse_args(ours)
+    options, unknown = make_parser(ours).parse_known_args(ours)
+    if unknown:
+        options.parser.refuse(unknown)
     options.given, options.command_line = ours[1:], command_line
     is_rank = expected_rank() is not None or LAUNCH_VARIABLE in os.environ
     try:
@@ -59,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SiteError,
         SubmitError,
     ) as error:
-        _wait_for_first_rank()
+        wait_for_first_rank()
         if is_first_rank():
             print(f"mpisweep: {error}", file=sys.stderr)
         return 2
@@ -114,38 +123,22 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose messages only the first rank prints."""
+def make_parser(given: Sequence[str] = ()) -> Parser:
+    """Build the parser of all commands.
 
-    def _print_message(self, message: str, file: Any = None) -> None:
-        if is_first_rank():
-            super()._print_message(message, file)
-
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """Exit; on an error, only after the first rank had time to print it."""
-        if status:
-            _wait_for_first_rank()
-        super().exit(status, message)
-
-
-def _wait_for_first_rank() -> None:
-    """Give the first rank time to print the error."""
-    if not is_first_rank():
-        time.sleep(_FIRST_S)
-
-
-def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
+    Args:
+        given: the arguments; ``chain``, which only job scripts call, has a parser only if it is the first.
+    """
+    parser = Parser(
         prog="mpisweep",
         description="Run a whole hyperparameter sweep in one batch job, or on a workstation.",
-        epilog="Exit codes: 0 all trials ended; 3 stopped early, run the same command to resume; 4 no trial "
-        "completed; 2 invalid input; 1 a bug.",
+        usage="mpisweep [-h] [--version] COMMAND ...",
     )
+    parser.groups, parser.exit_codes = _GROUPS, _EXIT_CODES
     parser.add_argument("--version", action="version", version=f"mpisweep {__version__}")
     parser.set_defaults(command=lambda _: parser.print_help())
-    commands = parser.add_subparsers(metavar="COMMAND")
-    # In the order of `mpisweep --help`.
-    for module in (run, check, look, mend, batch, stop):
+    commands = parser.add_subparsers(metavar="COMMAND", prog="mpisweep", help=argparse.SUPPRESS)
+    for module in (init, run, check, look, mend, lists, batch, stop, shell):
         module.add_commands(commands)
     if given[:1] == ["chain"]:
         # Only the scripts of `submit --chain` call it.

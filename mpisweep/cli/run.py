@@ -65,9 +65,6 @@ def add_commands(commands: Commands) -> None:
         help="run a sweep, or resume it",
         description="Run a sweep, or resume it if the results file exists. Starts the ranks itself; under "
         "mpirun or srun it is one rank.",
-        epilog="examples: mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300 --baseline "
-        "batch_size=256; mpisweep run -p batch_size=1:700 --metric 'loss=loss: ' -- python train.py "
-        "--batch_size={batch_size}",
     )
     add_sweep(parser)
     add_workers(parser)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.arguments import at_least_1
-from mpisweep.plugins import SEARCHES, is_named, plugin_names
+from mpisweep.plugins import SEARCHES, WORKLOADS, is_named, plugin_names
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import (
     ADAPTIVE,
@@ -17,6 +17,7 @@ from mpisweep.spec import (
     SEARCH_NAMES,
     Spec,
     SpecError,
+    closest,
     load_spec,
     spec_from_flags,
 )
@@ -135,8 +136,8 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
     quick.add_argument(
         "--search",
         choices=_Searches(),
-        metavar="{" + ",".join(name for name in SEARCH_NAMES if name != OPTUNA) + "}",
-        help="search (default: grid)",
+        metavar="SEARCH",
+        help=f"one of {', '.join(name for name in SEARCH_NAMES if name != OPTUNA)} (default: grid)",
     )
     quick.add_argument(
         "--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample"
@@ -230,6 +231,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
             metrics=options.metric,
             where=options.where,
         )
+    _check_sweep_file(Path(name))
     spec = load_spec(Path(name))
     given = [key for key, value in (keys | limits).items() if value is not None]
     given += [flag for flag, key in _REPEATED.items() if getattr(options, key)]
@@ -238,6 +240,19 @@ def read_spec(options: argparse.Namespace) -> Spec:
             f"command line: {', '.join(given)}: only applies without a sweep file; set it in {name}"
         )
     return spec
+
+
+def _check_sweep_file(path: Path) -> None:
+    """Suggest a workload or a sweep file with a similar name in place of one that does not exist.
+
+    Raises:
+        SpecError: if there is one, and no such file.
+    """
+    if path.exists() or not path.parent.is_dir():
+        return
+    files = (str(found) for found in sorted(path.parent.glob("*.toml")))
+    if close := closest(path, [*plugin_names(WORKLOADS), *files]):
+        raise SpecError(f"{path}: no sweep file or workload has this name; did you mean {close!r}?")
 
 
 def is_sweep_file(options: argparse.Namespace) -> bool:

@@ -8,6 +8,7 @@ workers as ``mpisweep run`` would start.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mpisweep.devices.nodes import LayoutError, Node, default_workers, lay_out, this_node
 from mpisweep.rank.options import RankOptions
@@ -15,7 +16,7 @@ from mpisweep.rank.transport import Transport, connect, expected_rank
 from mpisweep.records import DeviceShare
 from mpisweep.spec import RANKS, Spec
 
-__all__ = ["describe_layout", "share_of_rank"]
+__all__ = ["RankDevices", "layout_lines", "rank_devices", "share_of_rank"]
 
 
 def share_of_rank(
@@ -53,8 +54,15 @@ def share_of_rank(
     return share, "; ".join(found)
 
 
-def describe_layout(spec: Spec, *, policy: str, workers: int | None) -> list[str]:
-    """Describe the layout, one line per rank; under a launcher all ranks must call it.
+class RankDevices(NamedTuple):
+    """The host of a rank, and its share of the devices; None for a master only."""
+
+    host: str
+    share: DeviceShare | None
+
+
+def rank_devices(spec: Spec, *, policy: str, workers: int | None) -> list[RankDevices]:
+    """Find the devices of each rank, in order; under a launcher all ranks must call it.
 
     Args:
         spec: the sweep.
@@ -62,7 +70,7 @@ def describe_layout(spec: Spec, *, policy: str, workers: int | None) -> list[str
         workers: number to assume without a launcher; None for as many as would be started.
 
     Returns:
-        The lines; empty on all ranks but rank 0.
+        One entry per rank; empty on all ranks but rank 0.
 
     Raises:
         LayoutError: when the ranks do not fit the devices.
@@ -76,7 +84,7 @@ def describe_layout(spec: Spec, *, policy: str, workers: int | None) -> list[str
             [node] * ranks, has_master=True, policy=policy if ranks > 1 else "works",
             devices_per_trial=spec.devices_per_trial, host="this machine",
         )  # fmt: skip
-        return _table([("this machine", share) for share in shares])
+        return [RankDevices("this machine", share) for share in shares]
     transport = connect()
     try:
         shares = lay_out(
@@ -98,10 +106,11 @@ def describe_layout(spec: Spec, *, policy: str, workers: int | None) -> list[str
     problems = dict.fromkeys(share for _, share in everybody if isinstance(share, str))
     if problems:
         raise LayoutError("; ".join(problems))
-    return _table([(host, share) for host, share in everybody if not isinstance(share, str)])
+    return [RankDevices(host, share) for host, share in everybody if not isinstance(share, str)]
 
 
-def _table(ranks: Sequence[tuple[str, DeviceShare | None]]) -> list[str]:
+def layout_lines(ranks: Sequence[RankDevices]) -> list[str]:
+    """Describe the devices of ranks in a table with a heading."""
     rows = [("rank", "host", "device", "cores", "environment of the trial process")]
     for rank, (host, share) in enumerate(ranks):
         if share is None:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from mpisweep.results.occupancy import most_workers, run_spans
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, rows_of, structured
-from mpisweep.spec import LEARNING, Spec, SpecError, nearest, parse_spec
+from mpisweep.spec import LEARNING, Spec, SpecError, closest, nearest, parse_spec
 
 __all__ = ["CurveArrays", "Sweep", "load", "trials_to_come"]
 
@@ -274,7 +274,9 @@ class Sweep:
         if name in self.trials.names:
             return name
         what = f"metric {name!r} with a curve" if self.budget else f"parameter or metric {name!r}"
-        raise KeyError(f"there is no {what}; {nearest(name, (*self.parameters, *self.metrics))}")
+        raise KeyError(
+            f"there is no {what}; {_suggestion(name, (*self.parameters, *self.metrics), self.trials.names)}"
+        )
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is already taken gets a prefix."""
@@ -315,6 +317,11 @@ def load(path: str | os.PathLike[str]) -> Sweep:
     except OSError as error:
         raise ResultsError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
     return Sweep(file, state, damages)
+
+
+def _suggestion(name: str, own: Sequence[str], columns: Sequence[str]) -> str:
+    """End a sentence about an unknown column; only parameters and metrics are listed."""
+    return nearest(name, columns if closest(name, columns) and not closest(name, own) else own)
 
 
 def _free_name(name: str, prefix: str, taken: Container[str]) -> str:

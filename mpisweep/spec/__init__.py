@@ -6,7 +6,7 @@ outside this package checks the user's input again.
 
 from __future__ import annotations
 
-from mpisweep.spec.keys import ADAPTIVE, ADDING, LEARNING, OPTUNA, SEARCH_NAMES, nearest
+from mpisweep.spec.keys import ADAPTIVE, ADDING, LEARNING, OPTUNA, SEARCH_NAMES, closest, nearest, one_of
 from mpisweep.spec.model import (
     RANKS,
     BuiltinWorkload,
@@ -41,8 +41,10 @@ __all__ = [
     "Spec",
     "SpecError",
     "Workload",
+    "closest",
     "load_spec",
     "nearest",
+    "one_of",
     "parse_duration",
     "parse_spec",
     "spec_from_flags",

@@ -15,6 +15,7 @@ from typing import Literal
 
 from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, is_named
 from mpisweep.records import Value
+from mpisweep.spec.keys import one_of
 from mpisweep.spec.training import contradiction, planned_steps, target_problem
 
 __all__ = [
@@ -47,7 +48,7 @@ class Option:
                 wanted = "true or false"
                 fits = isinstance(value, bool)
             case "choice":
-                wanted = "one of " + ", ".join(repr(known) for known in self.values)
+                wanted = one_of(value, self.values, quoted=True)
                 fits = value in self.values and isinstance(value, str)
             case "text":
                 wanted = "a string"

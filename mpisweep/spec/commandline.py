@@ -30,7 +30,8 @@ from mpisweep.spec.printed import AFTER_WORD
 
 __all__ = [
     "SPECIAL_NAMES", "CommandError", "CommandWorkload", "MetricPattern", "as_text", "check_formats",
-    "names_in_template", "parse_command", "parse_pattern", "read_json_line", "render", "render_template",
+    "command_text", "names_in_template", "parse_command", "parse_pattern", "read_json_line", "render",
+    "render_template",
 ]  # fmt: skip
 
 #: Placeholders besides the parameters, and their meaning.
@@ -175,6 +176,28 @@ def render(text: str, values: Mapping[str, Value]) -> str:
         if name:
             parts.append(format(values[name], spec) if spec else as_text(values[name]))
     return "".join(parts)
+
+
+def command_text(
+    workload: CommandWorkload, values: Mapping[str, Value], *, number: int, repeat: int = 0
+) -> str:
+    """The command line of a trial for a shell; values known only at run time stay placeholders.
+
+    Args:
+        workload: the command line.
+        values: of the searched and fixed parameters.
+        number: of the trial.
+        repeat: of the trial.
+    """
+    later: dict[str, Value] = {name: f"{{{name}}}" for name in SPECIAL_NAMES}
+    known = later | {"number": number, "repeat": repeat} | dict(values)
+    return shlex.join(
+        # The format may be for numbers, and the stand-in is a string.
+        argument
+        if "{" in argument and any(f"{{{name}:" in argument for name in later)
+        else render(argument, known)
+        for argument in workload.arguments
+    )
 
 
 def names_in_template(text: str) -> set[str]:

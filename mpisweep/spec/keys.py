@@ -20,8 +20,8 @@ from mpisweep.spec.units import parse_bytes, parse_duration
 __all__ = [
     "ADAPTIVE", "ADDING", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "LEARNING",
     "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "REPEATS_AT_MOST",
-    "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "key_of", "keys_of", "names_of", "nearest",
-    "right_place", "unknown_key",
+    "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "closest", "key_of", "keys_of", "names_of",
+    "nearest", "one_of", "right_place", "unknown_key",
 ]  # fmt: skip
 
 #: The parameter that sets the ranks per trial; every workload has it.
@@ -111,7 +111,7 @@ class Key:
                     "letters, digits, '.', '_' and '-', as in a file name" if _is_text(value) else "a string"
                 )
             case "choice":
-                fits, wanted = value in self.values, f"one of {', '.join(self.values)}"
+                fits, wanted = value in self.values, one_of(value, self.values)
             case "integer":
                 low = self.low or 0
                 fits = (
@@ -312,11 +312,24 @@ def names_of(table: str) -> tuple[str, ...]:
     return tuple(key.name for key in keys_of(table))
 
 
+def closest(name: object, known: Iterable[str]) -> str:
+    """The known name that is most similar; empty if none is."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), "")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """End a sentence about an unknown name: suggest a similar one, or list all."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else "known are " + (", ".join(names) or "none")
+    close = closest(name, names)
+    return f"did you mean {close!r}?" if close else "known are " + (", ".join(names) or "none")
+
+
+def one_of(value: object, known: Iterable[str], *, quoted: bool = False) -> str:
+    """List the allowed values, and suggest the one most similar to a wrong one."""
+    names = list(known)
+    close = closest(value, names)
+    listed = ", ".join(map(repr, names) if quoted else names)
+    return f"one of {listed}" + (f"; did you mean {close!r}?" if close else "")
 
 
 def right_place(name: str, table: str) -> str:

@@ -27,8 +27,10 @@ from mpisweep.spec.keys import (
     OPTUNA,
     RANKS,
     SEARCH_NAMES,
+    closest,
     key_of,
     names_of,
+    one_of,
     unknown_key,
 )
 from mpisweep.spec.model import (
@@ -185,7 +187,7 @@ class _Parser:
             return self._command(found, self._table(raw, "metrics"))
         is_name = isinstance(found, str) and _NAME.fullmatch(found) is not None
         if not is_name or not self._is_plugin(WORKLOADS, "workload", found):
-            self._wording.fail("workload", f"is {found!r}; expected {_workloads_text()}")
+            self._wording.fail("workload", f"is {found!r}; expected {_workloads_text(found)}")
         return BuiltinWorkload(found)
 
     def _is_plugin(self, group: str, key: str, name: str) -> bool:
@@ -228,7 +230,7 @@ class _Parser:
         if not isinstance(name, str) or name in SEARCH_NAMES:
             return str(self._get(raw if name is None else {"search": name}, "search"))
         if not self._is_plugin(SEARCHES, "search", name):
-            self._wording.fail("search", f"is {name!r}; expected one of {_searches_text()}")
+            self._wording.fail("search", f"is {name!r}; expected {one_of(name, _searches())}")
         return name
 
     def _sampler(self, raw: Mapping[str, Any]) -> SamplerChoice | None:
@@ -338,10 +340,15 @@ class _Parser:
         )
 
 
-def _searches_text() -> str:
-    return ", ".join(name for name in plugin_names(SEARCHES) if name != OPTUNA)
+def _searches() -> list[str]:
+    return [name for name in plugin_names(SEARCHES) if name != OPTUNA]
 
 
-def _workloads_text() -> str:
-    named = ", ".join(map(repr, plugin_names(WORKLOADS)))
-    return named + ", a function like 'my_train:train', or { command = \"python train.py --x={x}\" }"
+def _workloads_text(found: object = "") -> str:
+    """Say what a workload can be, and suggest one that has a similar name."""
+    names = plugin_names(WORKLOADS)
+    named = ", ".join(map(repr, names))
+    close = closest(found, names)
+    return f"{named}, a function like 'my_train:train', or {{ command = \"python train.py --x={{x}}\" }}" + (
+        f"; did you mean {close!r}?" if close else ""
+    )

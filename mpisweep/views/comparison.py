@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -10,9 +12,9 @@ from rich.table import Table
 from mpisweep.results.comparison import Comparison, Rerun
 from mpisweep.results.load import Sweep
 from mpisweep.views.console import print_whole
-from mpisweep.views.wording import units
+from mpisweep.views.wording import finite_or_none, units
 
-__all__ = ["print_rerun"]
+__all__ = ["print_rerun", "rerun_fields"]
 
 
 def print_rerun(done: Rerun, sweep: Sweep, number: int) -> None:
@@ -44,6 +46,29 @@ def print_rerun(done: Rerun, sweep: Sweep, number: int) -> None:
                 f"{curve.now:.8g} now)"
             )
         print(f"  curve of {curve.name}: {same}")
+
+
+def rerun_fields(done: Rerun, sweep: Sweep, number: int) -> dict[str, Any]:
+    """The comparison for :func:`json.dumps`; a number that is NaN or infinite is None."""
+    return {
+        "trial": number,
+        "state_then": str(sweep.trials[number]["state"]),
+        "state_now": done.state.label,
+        "message": done.message,
+        "metrics": [_numbers(metric) for metric in (*done.metrics, done.wall_time_s)],
+        "curves": [
+            _numbers(curve) | {"first_difference": done.first_difference.get(curve.name)}
+            for curve in done.curves
+        ],
+        "output": done.output,
+    }
+
+
+def _numbers(compared: Comparison) -> dict[str, Any]:
+    numbers = {"then": compared.then, "now": compared.now, "relative": compared.relative}
+    return {"name": compared.name, "is_same": compared.is_same} | {
+        key: finite_or_none(value) for key, value in numbers.items()
+    }
 
 
 def _apart(compared: Comparison) -> str:

@@ -21,9 +21,9 @@ from mpisweep.results.load import Sweep
 from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec.units import number_text, value_text
 from mpisweep.views.console import print_whole
-from mpisweep.views.wording import at_budget, not_reached, without_finite
+from mpisweep.views.wording import at_budget, finite_or_none, not_reached, without_finite
 
-__all__ = ["TopRow", "TopTable", "print_top", "to_csv", "to_latex", "to_markdown", "top_table"]
+__all__ = ["TopRow", "TopTable", "print_top", "to_csv", "to_latex", "to_markdown", "top_fields", "top_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,25 @@ def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | 
     return TopTable(
         _title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows), unranked, not_reached(sweep)
     )
+
+
+def top_fields(table: TopTable, sweep: Sweep) -> dict[str, Any]:
+    """The table for :func:`json.dumps`; a number that is NaN or infinite is None."""
+    rows = [
+        {
+            "rank": row.rank,
+            "trial": row.number,
+            "parameters": {
+                name: finite_or_none(value)
+                for name, value in sweep.configuration(row.number).items()
+                if name in table.parameters
+            },
+            "metrics": dict(zip(table.metrics, map(finite_or_none, row.values), strict=True)),
+            "wall_time_s": finite_or_none(row.wall_time_s),
+        }
+        for row in table.rows
+    ]
+    return {"title": table.title, "trials": rows, "unranked": table.unranked, "unreached": table.unreached}
 
 
 # ------------------------------------------------------------------------------------- as text

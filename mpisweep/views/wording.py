@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 from mpisweep.progress import counted
 from mpisweep.results.budgets import AT_METRICS
 from mpisweep.results.columns import columns_of
@@ -9,7 +12,7 @@ from mpisweep.results.load import Sweep
 from mpisweep.spec import BuiltinWorkload
 from mpisweep.spec.catalogue import units_of
 
-__all__ = ["at_budget", "not_reached", "units", "without_finite"]
+__all__ = ["at_budget", "finite_or_none", "not_reached", "units", "without_finite"]
 
 
 def units(sweep: Sweep, name: str) -> str:
@@ -25,6 +28,11 @@ def units(sweep: Sweep, name: str) -> str:
             else ""
         )
     return next((column.units for column in columns_of("trials") if column.name == name), "")
+
+
+def finite_or_none(value: Any) -> Any:
+    """A value for JSON, which has neither NaN nor infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def without_finite(count: int, metric: str) -> str:

@@ -12,7 +12,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from mpisweep.spec import BuiltinWorkload, FunctionWorkload, Spec, parse_spec
+from mpisweep.spec import BuiltinWorkload, FunctionWorkload, Spec, nearest, parse_spec
 from mpisweep.workloads.trial import Trial
 
 __all__ = ["WorkloadError", "load_function", "to_metrics"]
@@ -48,9 +48,10 @@ def load_function(spec: Spec) -> Run:
     for name in spec.workload.function.split("."):
         found = getattr(found, name, None)
     if not callable(found):
+        functions = [name for name in vars(module) if callable(getattr(module, name)) and name[0] != "_"]
         raise WorkloadError(
             f"{module.__file__} has no function {spec.workload.function!r}, "
-            f"which the sweep names as its workload"
+            f"which the sweep names as its workload; {nearest(spec.workload.function, functions)}"
         )
     return found
 

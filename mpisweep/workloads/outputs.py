@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Output", "Tape", "append_output", "output_file", "read_outputs"]
+__all__ = ["Output", "Tape", "append_output", "files_with_output", "output_file", "read_outputs"]
 
 #: Sizes of the kept beginning and end of an output, in bytes; the middle of a longer one is left out.
 _HEAD_BYTES = 1 << 20
@@ -85,12 +85,21 @@ def read_outputs(folder: Path, number: int) -> list[Output]:
     """The outputs of all attempts at a trial, in order."""
     found: list[Output] = []
     for path in sorted(folder.rglob("output-*.gz")):
-        for member in _members(path.read_bytes()):
-            title = _TITLE.match(member)
-            if title and int(title[1]) == number:
-                text = member[title.end() :].decode("utf-8", "replace")
-                found.append(Output(number, int(title[2]), title[3].decode("utf-8", "replace"), text))
+        found += _of_trial(path, number)
     return sorted(found, key=lambda output: output.attempt)
+
+
+def _of_trial(path: Path, number: int) -> Iterator[Output]:
+    for member in _members(path.read_bytes()):
+        title = _TITLE.match(member)
+        if title and int(title[1]) == number:
+            text = member[title.end() :].decode("utf-8", "replace")
+            yield Output(number, int(title[2]), title[3].decode("utf-8", "replace"), text)
+
+
+def files_with_output(folder: Path, number: int) -> list[Path]:
+    """The files that hold output of a trial."""
+    return [path for path in sorted(folder.rglob("output-*.gz")) if next(_of_trial(path, number), None)]
 
 
 def _members(data: bytes) -> Iterator[bytes]:
