@@ -77,6 +77,11 @@ def test_every_example_runs(name: str, example: Example, sweeps: Path, environme
         (sweeps / "job.sh").write_text(
             "#!/bin/bash\n#PJM -L rscgrp=cx-small,elapse=1:00:00,node=1\n#PJM -j\nhostname\n"
         )
+    if arguments[0] == "init":
+        # Nothing is overwritten.
+        (sweeps / "sweep.toml").unlink()
+        (sweeps / "heat").write_text("#!/bin/sh\necho '  --dt DT  time step (default: 0.1)'\n")
+        (sweeps / "heat").chmod(0o755)
     if arguments[0] in ("jobscript", "submit") and "sweep.toml" in arguments:
         # What submit writes, without a batch system to submit to.
         end = arguments.index("--chain") if "--chain" in arguments else len(arguments)
@@ -90,6 +95,9 @@ def test_every_example_runs(name: str, example: Example, sweeps: Path, environme
         assert done.returncode == 0, done.stderr
     else:
         assert main(arguments) == 0
+    if arguments[0] == "init":
+        [made] = sweeps.glob("*.toml")
+        assert main(["check", made.name]) == 0
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
