@@ -24,7 +24,7 @@ from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.events import Proposed, StopRequested, TimePassed, WorkerJoined
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search import thinning
+from mpisweep.search import proposing, thinning
 from mpisweep.search.learning import NAMED
 from mpisweep.search.proposing import End as Told
 from mpisweep.search.proposing import Past, Proposer
@@ -460,6 +460,46 @@ def test_a_sampler_that_is_told_its_space_proposes_what_optuna_s_own_does():
             study.tell(trial, (trial.params["x"] - 0.3) ** 2 + trial.params["n"])
         found.append([trial.params for trial in study.trials])
     assert found[0] == found[1]
+
+
+def test_tpe_takes_the_best_candidate_that_is_new_and_does_not_repeat_itself():
+    # 100 points; the best ones are soon known, and without this rule most proposals repeat one of them.
+    search = History(NAMED["tpe"], ("n=1:10", "m=1:10"))
+    asked = 0
+    ask = optuna.Study.ask
+
+    def count(*arguments):
+        nonlocal asked
+        asked += 1
+        return ask(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(optuna.Study, "ask", count)
+        for number in range(60):
+            [point] = search.ask(1)
+            told = [Told(number, (float(point["n"]) - 6) ** 2 + (float(point["m"]) - 3) ** 2)]
+            search.ends += told
+            search.proposer.tell(told)
+    assert asked < 70
+
+
+def test_beside_what_a_sampler_repeats_the_nearest_new_configuration_is_taken(monkeypatch):
+    class Stubborn(optuna.samplers.BaseSampler):
+        infer_relative_search_space = sample_relative = lambda *_: {}
+
+        def sample_independent(self, study, trial, name, distribution):
+            return distribution.choices[1] if name == "o" else 5
+
+    monkeypatch.setattr(proposing, "make_sampler", lambda *_, **__: Stubborn())
+    search = History(NAMED["tpe"], ("n=1:20", "m=1:20", "o=sgd,adamw,lion", "x=0.0:9.0"))
+    points = [search.ask(1)[0] for _ in range(30)]
+    assert points[0] == {"n": 5, "m": 5, "o": "adamw", "x": 5.0}
+    steps = [abs(p["n"] - 5) + abs(p["m"] - 5) + (p["o"] != "adamw") for p in points]
+    # Six are one step away; all others are little farther.
+    assert steps[1:4] == [1, 1, 1]
+    assert max(steps) <= 6
+    assert {p["o"] for p in points} == {"sgd", "adamw", "lion"}
+    assert {p["x"] for p in points} == {5.0}
 
 
 def test_after_many_trials_the_sampler_sees_the_best_ones_and_a_sample_of_the_others(monkeypatch):

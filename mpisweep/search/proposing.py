@@ -8,8 +8,9 @@ can be rebuilt in another process, and goes on as the first one would have:
 * Any other is rebuilt by proposing again, in the same order: each trial records how many ends were known
   when it was proposed.
 
-No configuration is proposed twice.  If the sampler repeats one, its trial in the study fails, which samplers
-ignore, and it is asked again; after :data:`PATIENCE` repetitions a random configuration takes its place.
+No configuration is proposed twice.  TPE proposes the best of its candidates that is new.  If a sampler
+repeats a configuration all the same, its trial in the study fails, which samplers ignore, and it is asked
+again; after :data:`PATIENCE` repetitions a new configuration beside it takes its place.
 
 A proposal that breaks a constraint counts as a repetition.  The sampler proposes a value for every axis, also
 for a parameter that the condition of another then leaves out.
@@ -22,9 +23,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from random import Random
 from typing import cast
 
@@ -53,8 +54,14 @@ from mpisweep.spec.space import (
 
 __all__ = ["PATIENCE", "End", "Past", "Proposer"]
 
-#: How often a sampler may repeat known configurations before a random one takes its place.
-PATIENCE = 30
+#: How often a sampler may repeat known configurations before another one takes its place.
+PATIENCE = 10
+#: The same of samplers that propose what they find best, whatever their seed.
+_PATIENCE_OF = {"GPSampler": 2}
+#: How many configurations are looked at beside a repeated one, and how many per axis before they are one step
+#: farther away.
+_BESIDE = 1000
+_TRIES_PER_AXIS = 4
 #: Random draws before the points of a finite space are searched in order; constraints may hold rarely.
 _DRAWS = 10_000
 #: A finite space of up to this size is searched point by point.
@@ -187,7 +194,7 @@ class Proposer:
     def _propose(self, number: int) -> Configuration | None:
         if self._is_exhausted():
             return None
-        for retry in range(PATIENCE):
+        for retry in range(_PATIENCE_OF.get(self._sampler.name, PATIENCE)):
             self._study.sampler = self._sampler_for(f"{number}:{retry}")
             trial = self._study.ask(self._distributions)
             proposal = self._configuration(trial.params)
@@ -196,7 +203,16 @@ class Proposer:
                 self._trials[number] = trial.number
                 return proposal
             self._study.tell(trial, state=TrialState.FAIL)
-        return self._random(number)
+        return self._beside(number, proposal) or self._random(number)
+
+    def _beside(self, number: int, repeated: Configuration) -> Configuration | None:
+        """A new configuration near one that the sampler repeats; None if there is none."""
+        random = Random(f"{self._seed}:{number}")
+        for proposal in islice(_beside(self._space, repeated, random), _BESIDE):
+            if self._is_new(proposal):
+                self._add(number, proposal, None)
+                return proposal
+        return None
 
     def _random(self, number: int) -> Configuration | None:
         """A new random configuration; None if there is none."""
@@ -227,6 +243,11 @@ class Proposer:
         """Whether a proposal satisfies the constraints and was not made before."""
         return self._key(proposal) not in self._seen and self._space.broken_constraint(proposal) is None
 
+    def _is_new_point(self, params: Mapping[str, Value]) -> bool:
+        """The same of the values that a sampler considers; axes that do not vary may be missing."""
+        middle = {_name(axis): _encode(axis, {}) for axis in self._space.axes if _name(axis) not in params}
+        return self._is_new(self._configuration({**middle, **params}))
+
     def _is_exhausted(self) -> bool:
         """Whether every point of a small space is known; trials outside the space do not count."""
         size = self._space.size
@@ -248,7 +269,7 @@ class Proposer:
     def _sampler_for(self, what: str) -> optuna.samplers.BaseSampler:
         digest = hashlib.blake2b(f"{self._seed}:{what}".encode(), digest_size=4).digest()
         seed = int.from_bytes(digest, "little")
-        return make_sampler(self._sampler, seed=seed, space=self._distributions)
+        return make_sampler(self._sampler, seed=seed, space=self._distributions, is_new=self._is_new_point)
 
 
 def _state_of(objective: float | None) -> TrialState:
@@ -280,7 +301,7 @@ def _distribution(axis: Axis) -> BaseDistribution:
         case Axis((FloatRange(count=None) as numbers,), None):
             return FloatDistribution(numbers.low, numbers.high, log=numbers.log)
     assert axis.count is not None
-    if axis.rows is not None or any(_has_no_order(parameter) for parameter in axis.parameters):
+    if _is_unordered(axis):
         return CategoricalDistribution(range(axis.count))
     return IntDistribution(0, axis.count - 1)
 
@@ -303,6 +324,10 @@ def _decode(axis: Axis, found: Value) -> tuple[Value, ...]:
     return (int(found) if isinstance(axis.parameters[0], IntegerRange) else float(found),)
 
 
+def _is_unordered(axis: Axis) -> bool:
+    return axis.rows is not None or any(_has_no_order(parameter) for parameter in axis.parameters)
+
+
 def _has_no_order(parameter: Parameter) -> bool:
     """Whether these are not numbers in ascending or descending order."""
     if not isinstance(parameter, Choice):
@@ -311,3 +336,35 @@ def _has_no_order(parameter: Parameter) -> bool:
         return True
     pairs = list(pairwise(float(value) for value in parameter.values))
     return not (all(a < b for a, b in pairs) or all(a > b for a, b in pairs))
+
+
+def _beside(space: SearchSpace, configuration: Configuration, random: Random) -> Iterator[Configuration]:
+    """Yield endless configurations, ever farther away; they may repeat and violate constraints.
+
+    A step goes to a neighbouring value of one axis, or to any other value if its values have no order.  Axes
+    without steps stay where they are; if there are no others, nothing is yielded.
+    """
+    places: list[tuple[Axis, int]] = []
+    for axis in space.axes:
+        known = [configuration[name] for name in axis.names if name in configuration]
+        place = axis.index(known) if len(known) == len(axis.names) and (axis.count or 0) > 1 else None
+        if place is not None:
+            places.append((axis, place))
+    tries = 0
+    while places:
+        moved = [place for _, place in places]
+        for _ in range(1 + tries // (_TRIES_PER_AXIS * len(places))):
+            number = random.randrange(len(places))
+            moved[number] = _moved(places[number][0], moved[number], random)
+        values: dict[str, Value] = dict(configuration)
+        for (axis, _), place in zip(places, moved, strict=True):
+            values.update(zip(axis.names, axis.at(place), strict=True))
+        yield space.complete(values)
+        tries += 1
+
+
+def _moved(axis: Axis, place: int, random: Random) -> int:
+    count = axis.count or 1
+    if _is_unordered(axis):
+        return (place + random.randrange(1, count)) % count
+    return min(count - 1, max(0, place + random.choice((-1, 1))))

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 
@@ -42,17 +44,33 @@ def keeps_no_state(name: str) -> bool:
     return name in _WITHOUT_STATE
 
 
-class _FixedSpaceTPE(optuna.samplers.TPESampler):
-    """A TPE sampler that is told its space, which it would else find by comparing all trials."""
+class _JointTPE(optuna.samplers.TPESampler):
+    """A TPE sampler that is told its space, which it would else find by comparing all trials.
+
+    Of its candidates it takes the best one that is new.  Else it repeats itself once it has converged, and a
+    dozen of proposals are made for each one that can be used.
+    """
 
     #: All parameters that vary.
     space: Mapping[str, BaseDistribution]
+    #: Whether a proposal with these values can be used.
+    is_new: Callable[[Mapping[str, Any]], bool]
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: optuna.trial.FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """See Optuna."""
         return dict(self.space)
+
+    def _compute_acquisition_func(self, samples: dict[str, Any], *densities: Any) -> Any:
+        """See Optuna; a version without this method may repeat itself, and is then asked again."""
+        values = super()._compute_acquisition_func(samples, *densities)
+        for place in np.argsort(-values, kind="stable"):
+            point = {name: one.to_external_repr(samples[name][place]) for name, one in self.space.items()}
+            if self.is_new(point):
+                values[place] = np.inf
+                break
+        return values
 
 
 def check_sampler(choice: SamplerChoice) -> None:
@@ -82,7 +100,11 @@ def check_sampler(choice: SamplerChoice) -> None:
 
 
 def make_sampler(
-    choice: SamplerChoice, *, seed: int, space: Mapping[str, BaseDistribution] | None = None
+    choice: SamplerChoice,
+    *,
+    seed: int,
+    space: Mapping[str, BaseDistribution] | None = None,
+    is_new: Callable[[Mapping[str, Any]], bool] = lambda _: True,
 ) -> optuna.samplers.BaseSampler:
     """Create a sampler, once per proposal.
 
@@ -90,6 +112,7 @@ def make_sampler(
         choice: its name and options, checked by :func:`check_sampler`.
         seed: for its random numbers, below 2**32.
         space: the parameters of every trial, if it is known that all have the same ones.
+        is_new: whether a proposal with these values of the parameters that vary can be used.
     """
     options = dict(choice.options)
     if "seed" in _options_of(choice.name):
@@ -98,7 +121,8 @@ def make_sampler(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if choice.name == "TPESampler" and joint and space is not None:
-            told = _FixedSpaceTPE(**options)
+            told = _JointTPE(**options)
+            told.is_new = is_new
             told.space = {name: one for name, one in sorted(space.items()) if not one.single()}
             return told
         made: optuna.samplers.BaseSampler = getattr(optuna.samplers, choice.name)(**options)
