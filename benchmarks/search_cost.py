@@ -53,7 +53,7 @@ def cost_ms(sampler: str, known: int, asks: int) -> float:
     space = spec_from_flags("m:f", SPACE, options={"search": "random", "trials": 1}, folder=Path()).space
     points = [space.from_unit([random.random() for _ in SPACE]) for _ in range(known + 64)]
     ends = [Told(number, loss(points[number], random)) for number in range(known)]
-    search = proposer(sampler, Past(points, [-1] * len(points), ends))
+    search = proposer(sampler, Past(points, {}, ends))
     search.ask(len(points), 1)
     started = time.process_time()
     search.ask(len(points) + 1, asks)
@@ -65,7 +65,7 @@ def virtual_sweep(sampler: str, workers: int, trials: int, *, is_free: bool) -> 
     random = Random(1)
     names = [name.partition("=")[0] for name in SPACE]
     return learning_sweep(
-        proposer(sampler, Past([], [], [])), names, trials,
+        proposer(sampler, Past([], {}, [])), names, trials,
         lambda one: Outcome(loss(one, random), random.uniform(0.8, 1.2)), workers, is_free=is_free,
     )  # fmt: skip
 

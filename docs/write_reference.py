@@ -31,6 +31,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "list": lambda: keys_markdown("list"),
     "limits": lambda: keys_markdown("limits"),
     "commands": lambda: commands_markdown(make_parser()),
+    "stop": lambda: keys_markdown("stop"),
     **{name: lambda name=name: workload_markdown(name) for name in BUILTIN},  # type: ignore[misc]
 }
 

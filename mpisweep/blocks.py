@@ -12,6 +12,7 @@ a tenth of printing each number.
 Who writes what::
 
     RunRecord       master   first record of every journal segment: the writer and the sweep file
+    ImportedBlock   master   trials known from elsewhere, before the first trial of the sweep
     TrialsBlock     master   new trials: their permanent numbers and configurations
     JoinedRecord    master   a worker has joined
     CheckedRecord   trial    the check of a device; the master adds the result of the comparison
@@ -45,6 +46,7 @@ __all__ = [
     "ClosedRecord",
     "Curve",
     "EndedBlock",
+    "ImportedBlock",
     "InfeasibleBlock",
     "JoinedRecord",
     "LeftRecord",
@@ -109,6 +111,20 @@ class TrialsBlock:
     #: only one of its configuration, which has its number.
     configurations: list[int] = field(default_factory=list)
     repeats: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedBlock:
+    """Trials known from elsewhere, one entry each; a sweep imports once."""
+
+    kind: ClassVar[str] = "imported"
+
+    #: File or storage of each.
+    sources: list[str]
+    #: The searched parameters of each.
+    configurations: list[dict[str, Value]]
+    objectives: list[float]
+    wall_time_s: list[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +294,7 @@ class ClosedRecord:
 
 Record = (
     RunRecord
+    | ImportedBlock
     | TrialsBlock
     | JoinedRecord
     | CheckedRecord
@@ -295,6 +312,7 @@ _TYPES: dict[str, type[Any]] = {
     record.kind: record
     for record in (
         RunRecord,
+        ImportedBlock,
         TrialsBlock,
         JoinedRecord,
         CheckedRecord,

@@ -111,13 +111,16 @@ class EndReason(StrEnum):
     TOO_FEW = "too few workers were left for the trials that wait"
     ALIKE = "stopped because the first trials all failed alike"
     SEARCH = "stopped because the search failed"
+    TARGET = "stopped because the objective reached stop.target"
+    PATIENCE = "stopped because no trial has improved the objective for stop.patience trials"
+    DEVICE_HOURS = "stopped because stop.device_hours are used up"
     DISK = "stopped because the disk did not take the results"
     SUPERSEDED = "superseded by another run"
 
     @property
     def exit_code(self) -> int:
-        """0: every trial has ended; 3: stopped and resumable; 4: no result that could be ranked."""
-        if self is EndReason.COMPLETE:
+        """0: as the sweep file asks; 3: stopped and resumable; 4: no result that could be ranked."""
+        if self is EndReason.COMPLETE or self.is_rule:
             return 0
         return 4 if self in (EndReason.NOTHING_COMPLETED, EndReason.NOTHING_FINITE, EndReason.ALIKE) else 3
 
@@ -125,6 +128,11 @@ class EndReason(StrEnum):
     def is_final(self) -> bool:
         """Whether every trial has ended."""
         return self in (EndReason.COMPLETE, EndReason.NOTHING_COMPLETED, EndReason.NOTHING_FINITE)
+
+    @property
+    def is_rule(self) -> bool:
+        """Whether a rule of [stop] ended the search; the same command then ends at once."""
+        return self in (EndReason.TARGET, EndReason.PATIENCE, EndReason.DEVICE_HOURS)
 
     @staticmethod
     def of_all(*, completed: bool, measured: bool, finite: bool) -> EndReason:

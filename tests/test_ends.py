@@ -157,6 +157,8 @@ def run(trial):
         raise ValueError("no")
     if how == "diverge":
         return float("nan")
+    if how == "nap":
+        time.sleep(0.05)
     if how == "chat":
         for step in range(3000):
             trial.report(step, loss=step)
@@ -188,7 +190,7 @@ class Ending:
     arguments: tuple[str, ...] = ()
     trials: int = 6
     output: str = "r.h5"
-    #: Whether a first run has ended all trials.
+    #: Whether a first run has ended before, in the same way.
     is_second: bool = False
 
 
@@ -296,6 +298,34 @@ ENDINGS = {
         f"s: stopped before the walltime; 0 of 6 trials have ended; {RESUME}",
         limits="grace = 1",
         arguments=("--walltime", "8"),
+    ),
+    "target": Ending(
+        "nap",
+        0,
+        "stopped because the objective reached stop.target",
+        r"s: stopped because the objective reached stop.target; \d+ of 300 trials have ended; "
+        r"change \[stop\] to continue",
+        limits="grace = 2\n[stop]\ntarget = 1.0",
+        trials=300,
+    ),
+    "patience": Ending(
+        "nap",
+        0,
+        "stopped because no trial has improved the objective for stop.patience trials",
+        r"s: stopped because no trial has improved the objective for stop.patience trials; "
+        r"\d+ of 300 trials have ended; change \[stop\] to continue",
+        limits="grace = 2\n[stop]\npatience = 3",
+        trials=300,
+    ),
+    "device-hours, again": Ending(
+        "nap",
+        0,
+        "stopped because stop.device_hours are used up",
+        r"s: stopped because stop.device_hours are used up; "
+        r"\d+ of 300 trials have ended; change \[stop\] to continue",
+        limits="grace = 2\n[stop]\ndevice_hours = 0.0003",
+        trials=300,
+        is_second=True,
     ),
     "lost for good": Ending(
         "listen",

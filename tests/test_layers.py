@@ -151,6 +151,8 @@ ALLOWED = {
     "results.columns": {"records"},
     "results.reports": {"blocks"},
     "results.holder": {"processes.kernel"},
+    "results.device_time": {"results.state", "records"},
+    "results.stopping": {"results.device_time", "results.state", "search", "spec", "records"},
     "results.journal": {"results.reports", "results.syncing", "blocks", "records"},
     "results.runs": {"results.journal", "results"},
     "results.claim": {"results.holder", "results.runs", "results.journal"},
@@ -199,6 +201,7 @@ ALLOWED = {
                 "holder",
                 "file",
                 "state",
+                "stopping",
                 "journal",
                 "reports",
                 "syncing",
@@ -219,7 +222,17 @@ ALLOWED = {
     "results.load": {
         *(
             f"results.{below}"
-            for below in ("shares", "trial_table", "file", "state", "journal", "occupancy", "budgets")
+            for below in (
+                "budgets",
+                "device_time",
+                "file",
+                "journal",
+                "occupancy",
+                "shares",
+                "state",
+                "stopping",
+                "trial_table",
+            )
         ),
         "results",
         "spec",
@@ -244,6 +257,7 @@ ALLOWED = {
         "results",
         "records",
     },
+    "prior": {"results", "results.load", "spec", "records"},
     "batch": {"processes.kernel", "progress", "spec", "plugins", "records"},
     "master": {
         "scheduling.decisions",
@@ -266,6 +280,7 @@ ALLOWED = {
                 "runs",
                 "shares",
                 "state",
+                "stopping",
                 "storing",
             )
         ),
@@ -324,6 +339,7 @@ ALLOWED = {
         "devices",
         "drafting",
         "workloads",
+        "prior",
         "scheduling.forecast",
         "processes.kernel",
         "search",
@@ -346,7 +362,8 @@ ONE_IMPORTER = {
         f"views/figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")
     },
     "scipy": {"search/sobol.py"},
-    "optuna": {f"search/{name}.py" for name in ("proposing", "samplers", "thinning")},
+    "optuna": {f"search/{name}.py" for name in ("proposing", "samplers", "thinning")}
+    | {"prior/optuna_storage.py"},
     "sklearn": {"workloads/datasets.py"},
     "torch": {
         *(

@@ -37,7 +37,7 @@ from mpisweep.spec.preflight import check_startable
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 SPACE = ("x=-5.0:5.0", "n=1:40", "lr=1e-4:1e-1:log", "o=sgd,adamw,lion", "b=8,16,32,64")
-NOTHING = Past([], [], [])
+NOTHING = Past([], {}, [])
 SAMPLERS = [*NAMED.values(), SamplerChoice("QMCSampler", {}), SamplerChoice("RandomSampler", {})]
 by_name = pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
 
@@ -62,7 +62,7 @@ class History:
         self.proposer = self.rebuilt()
 
     def rebuilt(self) -> Proposer:
-        past = Past(self.configurations, self.known, self.ends)
+        past = Past(self.configurations, dict(enumerate(self.known)), self.ends)
         return Proposer(self.space, self.sampler, self.seed, Direction.MINIMIZE, past)
 
     def ask(self, count: int) -> list[dict]:
@@ -356,7 +356,8 @@ def assert_reproducible(path: Path, search: str = "tpe") -> None:
     known = first["proposed_after"].tolist()
     for number, count in enumerate(known):
         if count >= 0:
-            past = Past(configurations[:number], known[:number], history[:count])
+            before = {n: ends for n, ends in enumerate(known[:number]) if ends >= 0}
+            past = Past(configurations[:number], before, history[:count])
             proposer = Proposer(spec.space, NAMED[search], spec.seed, spec.direction, past)
             assert proposer.ask(number, 1) == [configurations[number]], f"trial {number}"
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from drawing.source import Source
 from drawing.spoken import (
     FORKS,
+    IMPORTS,
     LAUNCHER,
     LEASES,
     MASTER,
@@ -201,8 +202,15 @@ def _draw_children(picture: _Picture, y: float) -> float:
     )  # fmt: skip
     start = y + 44
     top = start + max(picture.height_of_names(named, width - 56) for _, width, _, _, _, named in columns)
+    # It ends before the search begins, and so has no box.
+    more = {SEARCH: ["before it, to import trials:", *_broken(said.entries[IMPORTS], 220)]}
     boxes = [
-        _Box(title, said.entries[title], [what], [("changes", said.changes.get(title, ["nothing"]))])
+        _Box(
+            title,
+            said.entries[title],
+            [what, *more.get(title, ())],
+            [("changes", said.changes.get(title, ["nothing"]))],
+        )
         for _, _, title, _, what, _ in columns
     ]
     height = max(picture.height_of(box, column[1]) for box, column in zip(boxes, columns, strict=True))

@@ -27,7 +27,7 @@ class Writer(NamedTuple):
 
 LAUNCHER, RANK, MASTER, WORKER = "launcher", "MPI ranks", "master", "worker"
 FORKS, TRIAL, SNAPSHOTS, LEASES = "fork server", "trial process", "snapshot process", "lease agent"
-SEARCH = "search process"
+SEARCH, IMPORTS = "search process", "import process"
 STOP, REPAIR = "`mpisweep stop`", "`mpisweep repair`"
 
 #: The functions that name a place, or write or move the results file, and who changes something by them.
@@ -61,6 +61,7 @@ _STARTERS = {
     "master.snapshotter": SNAPSHOTS,
     "master.lease_client": LEASES,
     "master.search_client": SEARCH,
+    "master.importing": IMPORTS,
 }
 #: Process -> module and name of its code, where no other process names that when it starts it.
 _CODE = {

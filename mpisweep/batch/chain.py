@@ -8,7 +8,8 @@ runs `mpisweep chain`, and has nothing to do if
 
 1. the sweep was stopped with `mpisweep stop` since the chain was submitted, or
 2. every trial has ended, or
-3. the last run cannot be resumed: no trial completed, or the first ones all failed alike, or
+3. the last run cannot be resumed: no trial completed, or the first ones all failed alike, or a rule of [stop]
+   ended the search, or
 4. two jobs in a row have begun and no trial has ended in them.
 
 It then cancels the jobs after it; if that fails, each of them checks for itself and ends within seconds.  A
@@ -112,12 +113,12 @@ class Standing:
     Attributes:
         ended: number of ended trials.
         trials: number of known trials; 0 before the first run.
-        hopeless: why running again is pointless; empty if it is not.
+        over: why running again is pointless although trials are left; empty if it is not.
     """
 
     ended: int = 0
     trials: int = 0
-    hopeless: str = ""
+    over: str = ""
 
 
 def why_over(record: Record, job_id: str, standing: Standing) -> str:
@@ -134,8 +135,8 @@ def why_over(record: Record, job_id: str, standing: Standing) -> str:
         return ""
     if standing.trials and standing.ended == standing.trials:
         return f"all {standing.trials:,} trials have ended"
-    if standing.hopeless:
-        return f"the last run cannot be resumed: {standing.hopeless}"
+    if standing.over:
+        return standing.over
     counts = [
         record.began[link.job_id].ended
         for link in record.chain(job.chain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,8 @@ from mpisweep.cli.arguments import Commands, add_json, duration, print_json
 from mpisweep.cli.outcome import closings
 from mpisweep.cli.sweepargs import add_sweep, check_time, read_spec, results_path
 from mpisweep.cli.workers import add_workers, master_policy, workers_here
-from mpisweep.records import TrialState
+from mpisweep.records import Direction, TrialState
+from mpisweep.results import ResultsError
 from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
 from mpisweep.spec.commandline import command_text
 from mpisweep.spec.preflight import check_startable
@@ -75,7 +77,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         print_json(_fields(spec, sampler, remaining))
     else:
-        _print_sweep(spec, sampler)
+        _print_sweep(spec, sampler, remaining.path)
         _print_remaining(options, spec, remaining)
     return 0
 
@@ -104,7 +106,7 @@ def _print_devices(options: argparse.Namespace, spec: Spec) -> int:
     return 0
 
 
-def _print_sweep(spec: Spec, sampler: Sampler) -> None:
+def _print_sweep(spec: Spec, sampler: Sampler, results: Path) -> None:
     from mpisweep.progress import counted
     from mpisweep.search import LargestBatch, LearningSearch
     from mpisweep.search.batch_size import BatchSizeSearch
@@ -139,9 +141,43 @@ def _print_sweep(spec: Spec, sampler: Sampler) -> None:
         print(f"  where       {constraint.text}")
     for name, value in spec.fixed.items():
         print(f"  {name:<{width}} {value_text(value)}, fixed")
+    for text in _imports(spec, results):
+        print(f"  import      {text}")
+    if rules := _stop_texts(spec):
+        print(f"  stop        {', or '.join(rules)}")
     baseline = spec.baseline_configuration()
     if baseline is not None:
         print(f"  baseline    {_baseline_text(spec.space, baseline)}")
+
+
+def _imports(spec: Spec, results: Path) -> list[str]:
+    """The trials that a new sweep would import; of a sweep with results, those that it has imported."""
+    if not spec.imports:
+        return []
+    from mpisweep.prior.reading import read_imports
+    from mpisweep.results.load import imported_counts, load
+
+    with contextlib.suppress(ResultsError):
+        return [
+            f"{count:,} trials imported from {place}"
+            for place, count in imported_counts(load(results)).items()
+        ]
+    found = read_imports(spec)
+    return [*found.notes, *found.warnings]
+
+
+def _stop_texts(spec: Spec) -> list[str]:
+    """The rules of [stop] in words."""
+    rules, found = spec.stop, []
+    if rules.target is not None:
+        found.append(
+            f"{spec.objective} {'<=' if spec.direction is Direction.MINIMIZE else '>='} {rules.target:g}"
+        )
+    if rules.patience is not None:
+        found.append(f"{rules.patience:,} trials without improvement")
+    if rules.device_hours is not None:
+        found.append(f"{rules.device_hours:g} GPU-hours (core-hours without GPUs)")
+    return found
 
 
 def _parameter_text(space: SearchSpace, parameter: Parameter) -> str:
@@ -194,6 +230,7 @@ class _Remaining(NamedTuple):
 
 
 def _remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> _Remaining:
+    from mpisweep.master.importing import known_imports
     from mpisweep.master.known import duration_model, known_trials, trial_widths
     from mpisweep.scheduling.forecast import forecast
     from mpisweep.search import LearningSearch
@@ -203,12 +240,12 @@ def _remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> _Re
     known = known_trials(spec, path)
     trials = number_trials(spec, sampler, known)
     left = [number for number, state in enumerate(trials.states) if not TrialState(state).is_end]
-    made = sum(count >= 0 for count in known.proposed_after) if known is not None else 0
+    made = len(known.proposed_after) if known is not None else 0
     wanted = sampler.trials * spec.repeats.first if isinstance(sampler, LearningSearch) else 0
     to_come = max(0, wanted - made)
     workers = workers_here(options, spec)
     found = forecast(
-        duration_model(spec, trials, known),
+        duration_model(spec, trials, known, known_imports(known)),
         left,
         workers=workers,
         timeout_s=spec.limits.timeout_s,
@@ -257,6 +294,8 @@ def _fields(spec: Spec, sampler: Sampler, remaining: _Remaining) -> dict[str, ob
         "where": [constraint.text for constraint in spec.space.constraints],
         "fixed": dict(spec.fixed),
         "baseline": spec.baseline_configuration(),
+        "import": _imports(spec, remaining.path),
+        "stop": _stop_texts(spec),
         "warnings": warnings + list(getattr(sampler, "warnings", ())),
         "results": str(remaining.path),
         "trials": remaining.trials,

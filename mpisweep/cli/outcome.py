@@ -141,7 +141,8 @@ class SharedResults(OwnResults):
 
 
 def _final(state: str) -> EndReason | None:
-    return next((reason for reason in EndReason if reason == state and reason.is_final), None)
+    """The end of a sweep in which the same command has nothing left to do; None if it is not at its end."""
+    return next((end for end in EndReason if end == state and (end.is_final or end.is_rule)), None)
 
 
 def _run_text(row: Any) -> str:
@@ -166,8 +167,9 @@ def standing(path: Path) -> Standing:
     if sweep.spec.search in ADDING and _final(last) is None:
         # The search was stopped before it had proposed all its trials.
         trials += 1
-    hopeless = next((reason for reason in EndReason if reason == last and reason.exit_code == 4), None)
-    return Standing(ended, trials, "" if hopeless is None else str(hopeless))
+    over = next((end for end in EndReason if end == last and (end.exit_code == 4 or end.is_rule)), None)
+    why = "" if over is None else str(over) if over.is_rule else f"the last run cannot be resumed: {over}"
+    return Standing(ended, trials, why)
 
 
 def closings(path: Path) -> list[float]:
@@ -194,6 +196,8 @@ def describe_end(path: Path, name: str, reason: EndReason) -> str:
         parts.append(f"`mpisweep status {path}` counts the failures by cause")
     elif reason is EndReason.DISK:
         parts.append("free disk space, then run the same command to resume")
+    elif reason.is_rule:
+        parts.append("change [stop] to continue")
     elif reason.exit_code == 3:
         parts.append("run the same command to resume")
     return "; ".join(part for part in parts if part)

@@ -38,11 +38,18 @@ __all__ = [
 
 #: The commands that take a sweep, and so possibly a command line after ``--``.
 _COMMANDS = ("run", "check", "jobscript", "submit")
-#: Flags of the quick form: repeatable ones; keys of a sweep file; keys of its [limits].
-_REPEATED = {"-p": "parameter", "--where": "where", "--baseline": "baseline", "--metric": "metric"}
+#: Flags of the quick form: repeatable ones; keys of a sweep file; keys of its [limits] and [stop].
+_REPEATED = {
+    "-p": "parameter",
+    "--where": "where",
+    "--baseline": "baseline",
+    "--metric": "metric",
+    "--import": "imports",
+}
 _KEYS = ("name", "objective", "direction", "search", "order", "points", "trials", "repeats", "seed",
          "max_points")  # fmt: skip
 _LIMITS = ("timeout", "retries")
+_STOP = ("target", "patience", "device_hours")
 
 
 class _Searches:
@@ -79,6 +86,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     quick = parser.add_argument_group("without a sweep file")
     _add_space(quick)
     _add_quick_form(quick)
+    _add_stop(quick)
 
 
 def _add_space(quick: argparse._ActionsContainer) -> None:
@@ -128,6 +136,15 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
         help="regular expression before a metric in the output of a command, e.g. 'loss=loss[=: ]+'; "
         "repeatable",
     )
+    quick.add_argument(
+        "--import",
+        action="append",
+        dest="imports",
+        default=[],
+        metavar="SOURCE",
+        help="results file, CSV file or Optuna storage with trials that a search that learns is told first; "
+        "repeatable",
+    )
     quick.add_argument("--name", help="name of the sweep")
     quick.add_argument("--objective", metavar="METRIC", help="metric to rank trials by (default: loss)")
     quick.add_argument(
@@ -158,6 +175,19 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
     quick.add_argument("--timeout", metavar="DURATION", help="time limit per trial, e.g. 10m")
     quick.add_argument(
         "--retries", type=int, metavar="N", help="retries of a trial after losing its worker (default: 2)"
+    )
+
+
+def _add_stop(quick: argparse._ActionsContainer) -> None:
+    """Add the flags for the rules of [stop]."""
+    quick.add_argument(
+        "--target", type=float, metavar="VALUE", help="stop when a trial's objective is this or better"
+    )
+    quick.add_argument(
+        "--patience", type=at_least_1, metavar="N", help="stop after N trials without an improvement"
+    )
+    quick.add_argument(
+        "--device-hours", type=float, metavar="HOURS", help="stop after this many GPU-hours, or core-hours"
     )
 
 
@@ -220,6 +250,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
         )
     keys = {key: getattr(options, key) for key in _KEYS}
     limits = {key: getattr(options, key) for key in _LIMITS}
+    stop = {key: getattr(options, key) for key in _STOP}
     if command_line or name in BUILTIN or (not Path(name).exists() and (":" in name or is_workload(name))):
         return spec_from_flags(
             command_line or name,
@@ -228,12 +259,14 @@ def read_spec(options: argparse.Namespace) -> Spec:
             baseline=options.baseline,
             options=keys,
             limits=limits,
+            stop=stop,
             metrics=options.metric,
             where=options.where,
+            imports=options.imports,
         )
     _check_sweep_file(Path(name))
     spec = load_spec(Path(name))
-    given = [key for key, value in (keys | limits).items() if value is not None]
+    given = [key for key, value in (keys | limits | stop).items() if value is not None]
     given += [flag for flag, key in _REPEATED.items() if getattr(options, key)]
     if given:
         raise SpecError(
@@ -266,7 +299,7 @@ def quick_words(options: argparse.Namespace) -> list[str]:
     for flag, key in _REPEATED.items():
         for value in getattr(options, key):
             words += [flag, value]
-    for key in (*_KEYS, *_LIMITS):
+    for key in (*_KEYS, *_LIMITS, *_STOP):
         if getattr(options, key) is not None:
             words += [f"--{key.replace('_', '-')}", str(getattr(options, key))]
     return words

@@ -153,7 +153,10 @@ class Inbox:
             rank, hello.host, hello.device, hello.cores, hello.slots, time.time(), hello.kind, hello.gpus
         )
         self._effects.append(encode(joined))
-        joins = WorkerJoined(rank, hello.slots, hello.held, hello.host, hello.kind, hello.gone)
+        cores = hello.cores / max(hello.slots, 1)
+        joins = WorkerJoined(
+            rank, hello.slots, hello.held, hello.host, hello.kind, hello.gone, cores, hello.gpus
+        )
         self._checks.on_hello(rank, joins, now)
 
     def _pass_rendezvous_on(self, rank: int, number: int, attempt: int, address: str) -> None:

@@ -58,10 +58,10 @@ log = logging.getLogger(__name__)
 
 
 class AlreadyCompleteError(Exception):
-    """Every trial has ended, so there is nothing to split; has the sweep's :attr:`exit_code`."""
+    """There is nothing to split: every trial has ended, or a rule of [stop] holds."""
 
-    def __init__(self, exit_code: int) -> None:
-        super().__init__("every trial has ended")
+    def __init__(self, exit_code: int, why: str = "every trial has ended") -> None:
+        super().__init__(why)
         self.exit_code = exit_code
 
 
@@ -114,7 +114,7 @@ def join(
         has_begun: whether this run is a member already, and a new master takes over.
 
     Raises:
-        AlreadyCompleteError: if every trial has ended.
+        AlreadyCompleteError: if every trial has ended, or a rule of [stop] has ended the search.
         RunOverError: if the others have ended the sweep without this member.
         ResultsError: if the sweep cannot be resumed, or active members use other settings.
         OSError: if the folder cannot be written.
@@ -159,6 +159,8 @@ def _begin(spec: Spec, path: Path, split: int, snapshotter: Snapshotter, job_id:
         ]
         if not waiting and known is not None:
             raise AlreadyCompleteError(_exit_code(spec, known))
+        if known is not None and known.rules is not None and (ended_by := known.rules.ended_by):
+            raise AlreadyCompleteError(ended_by.exit_code, ended_by.value)
         model = duration_model(spec, trials, known)
         first_first = list(reversed(model.next_last(waiting)))
         widths = trial_widths(spec, trials) or [1] * trials.count
@@ -217,13 +219,14 @@ def _digest(trials: Trials) -> str:
 
 
 def _differences(spec: Spec, trials: Trials, split: int, shared: SharedSweep) -> list[str]:
-    differences = spec.differences(
-        parse_spec(shared.spec, source=shared.source, folder=spec.folder, is_recorded=True)
-    )
+    recorded = parse_spec(shared.spec, source=shared.source, folder=spec.folder, is_recorded=True)
+    differences = spec.differences(recorded)
     if not differences and trials.count != shared.count:
         differences.append(f"trials: the members have {shared.count:,}, {spec.source} gives {trials.count:,}")
     elif not differences and _digest(trials) != shared.digest:
         differences.append("trials: the sweep file is unchanged but now gives different trials")
+    if recorded.stop != spec.stop:
+        differences.append(f"[stop]: the members have other rules than {spec.source}")
     if split != shared.split:
         differences.append(f"--split: the members use {shared.split}, this run uses {split}")
     return differences

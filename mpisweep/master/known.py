@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpisweep.blocks import ImportedBlock
 from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.state import SweepState
+from mpisweep.results.stopping import stopping_of
 from mpisweep.results.storing import read_here
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.search.numbering import Known, Trials
 from mpisweep.search.spread import places
+from mpisweep.search.stopping import Stopping
 from mpisweep.spec import RANKS, Spec, parse_spec
 
 __all__ = [
@@ -55,12 +59,17 @@ class KnownSweep(Known):
     metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
     #: Objective per trial; empty if no trial has reported it.
     objectives: Sequence[float] = ()
-    #: Per trial, the number of ends that a learning search knew when it proposed it; -1 for others.
-    proposed_after: Sequence[int] = ()
+    #: Proposed trial -> the number of ends that a learning search knew when it proposed it.
+    proposed_after: Mapping[int, int] = field(default_factory=dict)
     #: Per trial, its position in the order of ends; -1 before its end.
     end_order: Sequence[int] = ()
+    #: Trials known from elsewhere.
+    imported: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     #: Whether a trial has reported any metric.
     has_metrics: bool = False
+    #: The rules of [stop] by these results: with the end of the last run, or as its next master goes on.
+    rules: Stopping | None = None
+    rules_within_run: Stopping | None = None
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:
@@ -231,6 +240,7 @@ def known_trials(
     if differences:
         raise ResultsError(describe_differences(path, differences))
     complete = [n for n, s in enumerate(state.trials["state"]) if s == TrialState.COMPLETE]
+    has_rules = spec.stop.is_set
     return KnownSweep(
         state.parameters,
         state.trials["state"],
@@ -247,9 +257,12 @@ def known_trials(
         causes=state.trials["cause"],
         metrics=state.metrics,
         objectives=state.metrics.get(spec.objective, []),
-        proposed_after=state.trials["proposed_after"],
+        proposed_after={n: ends for n, ends in enumerate(state.trials["proposed_after"]) if ends >= 0},
+        imported=state.imported,
         end_order=state.trials["end_order"],
         has_metrics=bool(state.metrics),
+        rules=stopping_of(spec, state, recorded=recorded) if has_rules else None,
+        rules_within_run=stopping_of(spec, state, now=time.time()) if has_rules else None,
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )
 
@@ -324,15 +337,24 @@ def _listed(texts: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------- how long, how wide
 
 
-def duration_model(spec: Spec, trials: Trials, known: KnownSweep | None) -> DurationModel:
-    """Duration model of the trials, fitted to the measurements in `known`."""
+def duration_model(
+    spec: Spec, trials: Trials, known: KnownSweep | None, imported: ImportedBlock | None = None
+) -> DurationModel:
+    """Duration model of the trials, fitted to the measurements in `known` and elsewhere."""
+    elsewhere = [
+        (configuration, seconds)
+        for configuration, seconds in (
+            zip(imported.configurations, imported.wall_time_s, strict=True) if imported is not None else ()
+        )
+        if seconds is not None
+    ]
     searched = {name: trials.parameters[name] for name in spec.space.names}
-    model = DurationModel(searched, _work(spec, trials), trials.count, places(spec, trials))
+    model = DurationModel(searched, _work(spec, trials), trials.count, places(spec, trials), elsewhere)
     if known is not None:
         # The measurements of earlier runs still hold.
         model.observe(*known.measured)
-        if model.is_due:
-            model.fit()
+    if model.is_due:
+        model.fit()
     return model
 
 

@@ -132,6 +132,8 @@ class LeaseClient:
                 yield TrialsRevoked(tuple(numbers))
             case {"stop": _}:
                 yield StopRequested(EndReason.REQUEST)
+            case {"rule": why}:
+                yield StopRequested(EndReason(why))
             case {"over": code}:
                 self._process.done()
                 yield EndedByOthers(code)

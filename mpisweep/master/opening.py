@@ -16,17 +16,18 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
-from mpisweep.blocks import RunRecord
+from mpisweep.blocks import ImportedBlock, RunRecord, encode
 from mpisweep.master.adding import exclude, record_trials, reopen_infeasible
+from mpisweep.master.importing import known_imports
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
-from mpisweep.master.searching import LearningPast, learning_past, make_frontier, make_search
+from mpisweep.master.searching import LearningPast, learning_past, make_frontier, make_rules, make_search
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason
@@ -133,6 +134,7 @@ def open_sweep(
     snapshotter: Snapshotter,
     mastership: Mastership,
     facts: RunFacts,
+    read_imports: Callable[[], ImportedBlock],
     share: Share | None = None,
 ) -> Opened:
     """Claim the sweep, read its results, and start the journal.
@@ -146,6 +148,7 @@ def open_sweep(
         snapshotter: reads the results file.
         mastership: identity of this master.
         facts: facts about this run.
+        read_imports: reads the trials that the sweep file imports.
         share: this run's part of a split sweep, whose file is `path`; None if the sweep is not split.
 
     Raises:
@@ -165,21 +168,19 @@ def open_sweep(
             warn_about_edits(past.before, facts.environment)
         sampler = make_sampler(spec)
         trials = number_trials(spec, sampler, past.known) if share is None else share.trials(past.known)
-        journal = _start_journal(
-            path, claim, _opening_record(spec, claim.run, mastership.epoch, facts, past.known)
-        )
+        imported = known_imports(past.known)
+        new_imports = read_imports() if spec.imports and imported is None else None
+        opening = _opening_record(spec, claim.run, mastership.epoch, facts, past.known)
+        journal = _start_journal(path, claim, opening, new_imports)
     search = make_search(spec, sampler, trials, past.known)
     record_trials(journal, trials)
     if share is None:
         reopen_infeasible(journal, trials)
     exclude(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
-    learning = learning_past(sampler, trials, past.known)
-    proposals = (
-        None if learning is None else Proposals(learning.search.trials, learning.made, spec.repeats.first)
-    )
+    learning = learning_past(spec, sampler, trials, past.known, imported or new_imports)
     scheduler = _scheduler(
-        spec, trials, past, facts.launch, stop, search, proposals, is_shared=share is not None
+        spec, trials, past, facts.launch, stop, search, learning, is_shared=share is not None
     )
     best, measures = (past.before.best, past.before.has_metrics) if past.before else (None, False)
     return Opened(
@@ -252,9 +253,14 @@ def _opening_record(spec: Spec, run: str, epoch: int, facts: RunFacts, known: Kn
     )
 
 
-def _start_journal(path: Path, claim: Claim, opening: RunRecord) -> Journal:
+def _start_journal(
+    path: Path, claim: Claim, opening: RunRecord, new_imports: ImportedBlock | None
+) -> Journal:
+    """Start the journal; trials known from elsewhere are in it before any proposal."""
     journal = Journal(journal_folder(path), opening, claim.token)
     journal.start()
+    if new_imports is not None:
+        journal.append(encode(new_imports))
     return journal
 
 
@@ -271,16 +277,21 @@ def _scheduler(
     launch: str,
     stop: StopPlan | None,
     search: AddingSearch | None,
-    proposals: Proposals | None,
+    learning: LearningPast | None,
     *,
     is_shared: bool,
 ) -> Scheduler:
     """Create the scheduler with the trials held and lost before this master."""
     known = past.known
+    proposals = (
+        None
+        if learning is None
+        else Proposals(learning.search.trials, len(learning.known), spec.repeats.first)
+    )
     return Scheduler(
         trials.states,
         trials.attempts,
-        duration_model(spec, trials, past.before),
+        duration_model(spec, trials, past.before, None if learning is None else learning.imported),
         retries=spec.limits.retries,
         grace_s=spec.limits.grace_s,
         held=known.held if known and past.follows else {},
@@ -299,6 +310,7 @@ def _scheduler(
         fresh_process=spec.fresh_process,
         # A rank that was declared dead may come back.
         patience_s=_PATIENCE_SILENCES * spec.limits.silence_s,
+        rules=make_rules(spec, known, follows=past.follows, base=past.before, is_shared=is_shared),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mpisweep.blocks import EndedBlock
+from mpisweep.master.searching import LearningPast
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.records import EndReason, TrialState, Value
@@ -40,8 +41,7 @@ class SearchClient:
         server: forks the process.
         spec: the sweep.
         trials: all trials; read, never changed.
-        known: per configuration, the number of ends known when it was proposed; -1 if it was not.
-        ends: (trial, objective) of the trials that have ended, in the order of their records.
+        past: what the search knows.
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class SearchClient:
         server: ForkServer,
         spec: Spec,
         trials: Trials,
-        known: Sequence[int],
-        ends: Sequence[tuple[int, float | None]],
+        past: LearningPast,
     ) -> None:
         self._spec = spec
         self._trials = trials
-        self._known = list(known)
+        self._learned = past
+        self._known = dict(past.known)
         #: (configuration, objective) of those whose repeats have all ended.
         self._ends: list[tuple[int, float | None]] = []
         self._repeats = MeanOfRepeats(trials.configuration_of, spec.repeats.first)
-        self._note(ends)
+        self._note(past.ends)
         #: Number of ends that were sent.
         self._sent = len(self._ends)
         #: Number of proposals asked for; 0 for none.
@@ -148,8 +148,8 @@ class SearchClient:
         found = [self._completed(one) for one in answer["configurations"]]
         is_exhausted = len(found) < self._count
         self._count = 0
-        self._known += [-1] * (self._trials.configurations - len(self._known))
-        self._known += [answer["ends"]] * len(found)
+        first = self._trials.configurations
+        self._known |= dict.fromkeys(range(first, first + len(found)), answer["ends"])
         widths = tuple(self._spec.ranks(one) for one in found)
         return Proposed(tuple(found), widths, answer["ends"], answer["seconds"], is_exhausted)
 
@@ -185,13 +185,16 @@ class SearchClient:
         columns = [self._trials.parameters[name] for name in names]
         row_of = dict(zip(self._trials.configuration_of, zip(*columns, strict=True), strict=True))
         rows = [dict(zip(names, row_of[number], strict=True)) for number in range(len(row_of))]
-        known = self._known + [-1] * (self._trials.configurations - len(self._known))
         return {
             "spec": self._spec.text,
             "source": self._spec.source,
             "folder": str(self._spec.folder),
-            # An absent parameter is no part of a configuration.
-            "configurations": [{k: v for k, v in row.items() if v is not None} for row in rows],
-            "known": known,
+            # An absent parameter is no part of a configuration; without any, a trial is outside the space.
+            "configurations": [
+                {} if number in self._learned.others else {k: v for k, v in row.items() if v is not None}
+                for number, row in enumerate(rows)
+            ],
+            "known": self._known,
             "ends": self._ends,
+            "imported": self._learned.told_first,
         }

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
-from mpisweep.blocks import EndedBlock
+from mpisweep.blocks import EndedBlock, ImportedBlock
 from mpisweep.master.known import KnownSweep
 from mpisweep.records import TrialState
 from mpisweep.search import AddingSearch, LearningSearch, Sampler
 from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.search.numbering import Trials
+from mpisweep.search.stopping import Stopping
 from mpisweep.spec import ADDING, Spec
+from mpisweep.spec.space import Configuration
 
-__all__ = ["LearningPast", "learning_past", "make_frontier", "make_search"]
+__all__ = ["LearningPast", "learning_past", "make_frontier", "make_rules", "make_search"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +24,23 @@ class LearningPast:
     """A learning search, and what its process has to know.
 
     Attributes:
-        known: per configuration, the number of ends known when it was proposed; -1 if it was not.
+        known: proposed configuration -> the number of ends known when it was proposed.
         ends: (trial, objective) of ended trials, in the order of their records.
+        imported: trials known from elsewhere; None if there are none.
+        others: configurations with other fixed options, which are no evidence about the searched ones.
     """
 
     search: LearningSearch
-    known: Sequence[int]
+    known: Mapping[int, int]
     ends: Sequence[tuple[int, float | None]]
+    imported: ImportedBlock | None = None
+    others: Container[int] = ()
 
     @property
-    def made(self) -> int:
-        """Number of proposals so far."""
-        return sum(count >= 0 for count in self.known)
+    def told_first(self) -> list[tuple[Configuration, float]]:
+        """(Configuration, objective) of the trials known from elsewhere."""
+        known = self.imported
+        return [] if known is None else list(zip(known.configurations, known.objectives, strict=True))
 
 
 def make_search(
@@ -69,14 +76,56 @@ def _ended(known: KnownSweep) -> EndedBlock:
     )
 
 
-def learning_past(sampler: Sampler, trials: Trials, known: KnownSweep | None) -> LearningPast | None:
+def learning_past(
+    spec: Spec, sampler: Sampler, trials: Trials, known: KnownSweep | None, imported: ImportedBlock | None
+) -> LearningPast | None:
     """The learning search of the sweep, with what is known; None if its search does not learn."""
     if not isinstance(sampler, LearningSearch):
         return None
-    proposed_after = [-1] * trials.configurations
-    for number, ends in enumerate(known.proposed_after if known is not None else ()):
-        proposed_after[trials.configuration_of[number]] = ends
-    return LearningPast(sampler, proposed_after, known.ends() if known is not None else [])
+    after = known.proposed_after if known is not None else {}
+    return LearningPast(
+        sampler,
+        {trials.configuration_of[number]: ends for number, ends in after.items()},
+        known.ends() if known is not None else [],
+        imported,
+        _with_other_options(spec, trials),
+    )
+
+
+def _with_other_options(spec: Spec, trials: Trials) -> frozenset[int]:
+    """The baseline, if its fixed options differ from those of the searched trials."""
+    usual = spec.full({})
+    if trials.baseline is None:
+        return frozenset()
+    values = {name: column[trials.baseline] for name, column in trials.parameters.items()}
+    differs = any(value != usual.get(name) for name, value in values.items() if name not in spec.space.names)
+    return frozenset([trials.configuration_of[trials.baseline]] if differs else [])
+
+
+def make_rules(
+    spec: Spec, known: KnownSweep | None, *, follows: bool, base: KnownSweep | None, is_shared: bool
+) -> Stopping | None:
+    """The rules of [stop] with the results so far; None if the sweep has none.
+
+    Args:
+        spec: the sweep file.
+        known: the results file of this run; None if there is none.
+        follows: whether an earlier master of the same run has written to it.
+        base: the results before a sweep was split, as long as this run has none of its own.
+        is_shared: whether it is split; then a member by itself judges its own results by the target, and
+            what all members have is judged when their results are merged.
+    """
+    if not spec.stop.is_set:
+        return None
+    if not is_shared:
+        found = None if known is None else known.rules_within_run if follows else known.rules
+        return found or Stopping(spec.stop, spec.objective, spec.direction)
+    before = base.rules.reached() if known is None and base is not None and base.rules is not None else None
+    rules = replace(spec.stop, patience=None, device_hours=None)
+    own = Stopping(rules, spec.objective, spec.direction, ended_by=before)
+    if known is not None:
+        own.note(known.states, known.objectives or None)
+    return own
 
 
 def make_frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> MemoryFrontier | None:

@@ -97,7 +97,7 @@ class SideEvents:
     def _on_left(self, code: int, who: str) -> None:
         is_whole = code != EndReason.SHARE.exit_code
         if is_whole:
-            log.info("%s: all trials of all members have ended and are in one file", self._name)
+            log.info("%s: the sweep is over, and the results of all members are in one file", self._name)
         elif who:
             log.warning("%s: other runs of the sweep are active: %s", self._name, who)
         else:
@@ -112,6 +112,6 @@ class SideEvents:
         if self._closing.stage is Stage.RUNNING:
             log.warning("%s: this member was silent; others have ended the sweep without it", self._name)
         else:
-            log.info("%s: all trials of all members have ended and are in one file", self._name)
+            log.info("%s: the sweep is over, and the results of all members are in one file", self._name)
         self._closing.abandon()
         self._closing.end(EndReason.SHARE, code)

@@ -11,7 +11,7 @@ from mpisweep.master.closing import Closing
 from mpisweep.master.effects import Effects
 from mpisweep.master.standing import Standing
 from mpisweep.records import EndReason
-from mpisweep.scheduling.decisions import End
+from mpisweep.scheduling.decisions import End, Stop
 from mpisweep.scheduling.events import Event, StopRequested
 from mpisweep.scheduling.scheduler import Scheduler
 
@@ -53,15 +53,22 @@ class Steering:
         for decision in self._scheduler.handle(event, now):
             if isinstance(decision, End):
                 self._begin_end(decision.reason)
-            else:
-                self._effects.carry_out(decision, event, body)
+                continue
+            if isinstance(decision, Stop) and decision.rank is None and not isinstance(event, StopRequested):
+                assert self._scheduler.stopping is not None
+                self._note_stop(self._scheduler.stopping)
+            self._effects.carry_out(decision, event, body)
 
     def request_stop(self, reason: EndReason, now: float) -> None:
         """Ask the scheduler to stop."""
+        self._note_stop(reason)
+        self.handle(StopRequested(reason), now)
+
+    def _note_stop(self, reason: EndReason) -> None:
+        """Note that running trials are asked to return."""
         if math.isinf(self._grace_over_at):  # a signal reaches every rank, and each passes it on
             log.info("%s: running trials have %g s to return", reason.value, self._grace_s)
         self._grace_over_at = min(self._grace_over_at, time.time() + self._grace_s)
-        self.handle(StopRequested(reason), now)
 
     def _begin_end(self, decided: EndReason) -> None:
         reason = self._standing.judge(decided)

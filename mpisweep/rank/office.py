@@ -202,7 +202,7 @@ class Office:
                         self._master.on_messages(rank, missed, now)
                 return
             case AlreadyCompleteError():
-                log.info("%s: every trial has ended", self._options.path.name)
+                log.info("%s: %s", self._options.path.name, outcome)
                 self._end_with(outcome.exit_code)
             case FollowedError():
                 # Its Lead is on its way.

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mpisweep import __version__
+from mpisweep.master.importing import read_imports
 from mpisweep.master.joining import Share, join
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.opening import Mastership, Opened, RunFacts, ended_error, open_sweep
@@ -82,6 +83,7 @@ class MasterSetup:
                     self._options.launch,
                     self._run_until(ends_at),
                 ),
+                read_imports=lambda: read_imports(self._server, self._spec),
                 share=share,
             )
         except RunOverError as error:
@@ -132,8 +134,7 @@ class MasterSetup:
                 self._server,
                 self._spec,
                 opened.trials,
-                opened.learning.known,
-                opened.learning.ends,
+                opened.learning,
             )
         return Master(
             spec=self._spec,

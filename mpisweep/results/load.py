@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,15 +22,25 @@ from numpy.typing import NDArray
 from mpisweep.records import Direction, EndReason, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.budgets import Budget, Progress, progress_of, state_at
+from mpisweep.results.device_time import device_seconds
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.occupancy import most_workers, run_spans
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
+from mpisweep.results.stopping import stopping_of
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, rows_of, structured
 from mpisweep.spec import LEARNING, Spec, SpecError, closest, nearest, parse_spec
 
-__all__ = ["CurveArrays", "Sweep", "load", "trials_to_come"]
+__all__ = [
+    "CurveArrays",
+    "Sweep",
+    "imported_counts",
+    "load",
+    "stop_progress",
+    "trials_to_come",
+    "used_seconds",
+]
 
 
 class CurveArrays(NamedTuple):
@@ -299,6 +310,21 @@ def trials_to_come(sweep: Sweep) -> int:
         return 0
     made = int((sweep.trials["proposed_after"] >= 0).sum())
     return max(0, sweep.spec.trials * sweep.spec.repeats.first - made)
+
+
+def imported_counts(sweep: Sweep) -> dict[str, int]:
+    """File or storage -> number of trials that the sweep imported from there."""
+    return dict(Counter(sweep._state.imported["source"]))
+
+
+def used_seconds(sweep: Sweep) -> tuple[float, float]:
+    """Core-seconds and GPU-seconds of a sweep's attempts that have ended."""
+    return device_seconds(sweep._state)
+
+
+def stop_progress(sweep: Sweep) -> list[str]:
+    """How far each rule of [stop] is from holding, in words; empty if there is none."""
+    return stopping_of(sweep.spec, sweep._state).texts() if sweep.spec.stop.is_set else []
 
 
 def load(path: str | os.PathLike[str]) -> Sweep:

@@ -18,6 +18,7 @@ from mpisweep.blocks import (
     ClosedRecord,
     ColumnValues,
     EndedBlock,
+    ImportedBlock,
     InfeasibleBlock,
     JoinedRecord,
     LeftRecord,
@@ -195,6 +196,18 @@ def _on_trials(state: SweepState, record: TrialsBlock, run: int) -> None:
         state.trials["proposed_after"][first : first + rows] = [record.known] * rows
 
 
+def _on_imported(state: SweepState, record: ImportedBlock, run: int) -> None:
+    if state.imported["source"]:
+        return
+    rows = zip(record.sources, record.configurations, record.objectives, record.wall_time_s, strict=True)
+    for source, configuration, objective, wall_time_s in rows:
+        _append(
+            state.imported,
+            source=source, configuration=json.dumps(configuration), objective=float(objective),
+            wall_time=_NAN if wall_time_s is None else float(wall_time_s),
+        )  # fmt: skip
+
+
 def _on_assigned(state: SweepState, record: AssignedBlock, run: int) -> None:
     worker = state.worker_rows.get((run, record.slots[0][0]), -1)
     attempts, rows = state.attempts, state.attempt_rows
@@ -355,6 +368,7 @@ def _values(column: ColumnValues, skip: int, rows: int) -> list[Value | None]:
 
 
 _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
+    ImportedBlock: _on_imported,
     TrialsBlock: _on_trials,
     JoinedRecord: _on_joined,
     CheckedRecord: _on_checked,

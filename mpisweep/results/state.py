@@ -19,7 +19,7 @@ __all__ = ["TABLE_FIELDS", "SweepState", "Table"]
 #: The fields of a SweepState without its curves.
 TABLE_FIELDS = (
     "spec", "source", "version", "state", "baseline", "environment", "trials", "parameters", "metrics",
-    "attempts", "ranks", "workers", "allocations", "covered",
+    "attempts", "ranks", "imported", "workers", "allocations", "covered",
 )  # fmt: skip
 Table = dict[str, list[Any]]
 _WAITING = int(TrialState.WAITING)
@@ -45,6 +45,8 @@ class SweepState:
     attempts: Table = field(default_factory=lambda: _empty("attempts"))
     #: Ranks of trials of several ranks, without rank 0.
     ranks: Table = field(default_factory=lambda: _empty("ranks"))
+    #: Trials known from elsewhere, which have no number.
+    imported: Table = field(default_factory=lambda: _empty("imported"))
     workers: Table = field(default_factory=lambda: _empty("workers"))
     allocations: Table = field(default_factory=lambda: _empty("allocations"))
     #: Where the curves are.

@@ -24,6 +24,7 @@ from mpisweep.scheduling.timetable import Timetable
 from mpisweep.scheduling.trials import RUNNING, WAITING, TrialStates
 from mpisweep.search.base import AddingSearch
 from mpisweep.search.frontier import MemoryFrontier
+from mpisweep.search.stopping import Stopping
 
 __all__ = ["Core", "Policy", "Start"]
 
@@ -66,6 +67,7 @@ class Core:
         search: adds trials as results come in; None if all trials are known beforehand.
         proposals: of a learning search, which adds trials too; None if there is none.
         shared: whether a trial must be granted before it may run.
+        rules: when the search ends although trials are left; None for never.
     """
 
     def __init__(
@@ -79,8 +81,9 @@ class Core:
         search: AddingSearch | None,
         proposals: Proposals | None,
         shared: bool,
+        rules: Stopping | None,
     ) -> None:
-        self.policy = policy
+        self.policy, self.rules = policy, rules
         self.model = model
         self.search = search
         self.proposals = proposals

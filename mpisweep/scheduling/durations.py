@@ -62,6 +62,7 @@ class DurationModel:
         work: relative work of each trial in any unit, or None if unknown.
         count: number of trials.
         places: place of each trial in the order in which they start; None for the longest first.
+        elsewhere: (parameters, seconds) of trials that were measured in another sweep.
     """
 
     def __init__(
@@ -70,12 +71,16 @@ class DurationModel:
         work: Sequence[float] | None,
         count: int,
         places: Sequence[int] | None = None,
+        elsewhere: Sequence[tuple[Mapping[str, Value], float]] = (),
     ) -> None:
         #: The first one to start has the largest.
         self._fixed_keys = None if places is None else [-float(place) for place in places]
         self._columns = columns
         self._count = count
-        self._work = list(work) if work is not None else None
+        # The work of trials elsewhere is unknown.
+        self._work = list(work) if work is not None and not elsewhere else None
+        self._elsewhere = elsewhere
+        self._elsewhere_features: NDArray[np.float64] | None = None
         self._features: NDArray[np.float64] | None = None
         self._map: _FeatureMap | None = None
         self._weights: NDArray[np.float64] | None = None
@@ -98,25 +103,31 @@ class DurationModel:
     @property
     def is_due(self) -> bool:
         """Whether there are enough new measurements for another fit."""
-        return len(self._numbers) >= self._next_fit
+        return len(self._numbers) + len(self._elsewhere) >= self._next_fit
 
     def fit(self) -> None:
         """Fit the model to all observations."""
-        self._next_fit = 2 * len(self._numbers)
-        if self._features is None:
-            self._map = _FeatureMap(self._columns, self._work)
+        self._next_fit = 2 * (len(self._numbers) + len(self._elsewhere))
+        if self._features is None or self._elsewhere_features is None:
+            others = {name: [one.get(name) for one, _ in self._elsewhere] for name in self._columns}
+            both = {name: [*others[name], *column] for name, column in self._columns.items()}
+            self._map = _FeatureMap(both, self._work)
             self._features = self._map.rows(self._columns, self._work, self._count)
+            work: list[float] | None = None if self._work is None else []
+            self._elsewhere_features = self._map.rows(others, work, len(self._elsewhere))
         stride = max(1, len(self._numbers) // _MAX_FIT)
-        rows = np.array(self._numbers[::stride])
-        durations = np.maximum(np.array(self._durations_s[::stride]), 1e-7)
-        self._weights = _ridge(self._features[rows], np.log(durations))
+        rows = np.array(self._numbers[::stride], dtype=int)
+        measured = [*(seconds for _, seconds in self._elsewhere), *self._durations_s[::stride]]
+        durations = np.maximum(np.array(measured), 1e-7)
+        features = np.vstack([self._elsewhere_features, self._features[rows]])
+        self._weights = _ridge(features, np.log(durations))
         shortest, longest = durations.min() / _BEYOND_MEASURED, durations.max() * _BEYOND_MEASURED
         self._bounds = math.log(shortest), math.log(longest)
         self._expected_s = self._predicted_s(self._features)
         self._usual_s = float(np.exp(np.log(durations).mean()))
-        residuals = np.log(durations) - self._features[rows] @ self._weights
+        residuals = np.log(durations) - features @ self._weights
         # A few measurements underestimate their spread: add two pseudo-measurements at the prior.
-        spread = math.sqrt((float(residuals @ residuals) + 2 * _PRIOR_SPREAD**2) / (len(rows) + 2))
+        spread = math.sqrt((float(residuals @ residuals) + 2 * _PRIOR_SPREAD**2) / (len(durations) + 2))
         self._uncertainty = math.exp(_SIGMAS * spread)
 
     def _predicted_s(self, features: NDArray[np.float64]) -> list[float]:

@@ -33,7 +33,8 @@ __all__ = [
 class WorkerJoined:
     """A worker on node `host` joined with `slots` slots, and holds the trials in `held`.
 
-    `kind` names the devices and memory that a trial has there; the slots in `gone` are unusable.
+    `kind` names the devices and memory that a trial has there; the slots in `gone` are unusable.  Each slot
+    has `cores` CPU cores and `gpus` GPUs, possibly a share of one.
     """
 
     rank: int
@@ -42,6 +43,8 @@ class WorkerJoined:
     host: str = ""
     kind: str = ""
     gone: tuple[int, ...] = ()
+    cores: float = 1.0
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

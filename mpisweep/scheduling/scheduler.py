@@ -58,12 +58,13 @@ from mpisweep.scheduling.rules.leases import (
 )
 from mpisweep.scheduling.rules.losses import end_without_slots, on_slot_broken, on_worker_lost
 from mpisweep.scheduling.rules.reclaiming import note_changes
-from mpisweep.scheduling.rules.stops import on_stop_requested
+from mpisweep.scheduling.rules.stops import check_rules, on_stop_requested
 from mpisweep.scheduling.rules.withholding import has_slots, ration, release_withheld
 from mpisweep.scheduling.rules.workers import on_worker_joined
 from mpisweep.scheduling.trials import COMPLETE, PRUNED
 from mpisweep.search.base import AddingSearch
 from mpisweep.search.frontier import MemoryFrontier
+from mpisweep.search.stopping import Stopping
 
 __all__ = ["Scheduler"]
 
@@ -91,6 +92,7 @@ class Scheduler:
         fresh: trials that run again in a fresh process.
         fresh_process: whether every trial needs a fresh process.
         patience_s: how long the present workers may be too few for every waiting trial, in seconds.
+        rules: when the search ends although trials are left; None for never.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Scheduler:
         fresh: Iterable[int] = (),
         fresh_process: bool = False,
         patience_s: float = 60.0,
+        rules: Stopping | None = None,
     ) -> None:
         #: The data, which the rules change.
         self.core = Core(
@@ -134,6 +137,7 @@ class Scheduler:
             search=search,
             proposals=proposals,
             shared=shared,
+            rules=rules,
         )
 
     # ------------------------------------------------------------------------------------- reading
@@ -156,6 +160,11 @@ class Scheduler:
     def held(self) -> Mapping[Slot, Mapping[int, int]]:
         """Slot -> the trials that it holds and their attempts, in the order in which it runs them."""
         return self.core.slots.held
+
+    @property
+    def stopping(self) -> EndReason | None:
+        """Why no more trials start; None while they do."""
+        return self.core.stopping
 
     @property
     def to_come(self) -> int:
@@ -196,6 +205,8 @@ class Scheduler:
         if core.ended:
             return []
         decisions = _decide(core, event, now)
+        if core.rules is not None:
+            decisions += check_rules(core, core.rules, now)
         if core.stopping is not None:
             core.grace_over_at = min(core.grace_over_at, now + core.policy.grace_s)
         if core.supply is not None:

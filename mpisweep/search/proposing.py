@@ -82,13 +82,15 @@ class Past:
 
     Attributes:
         configurations: of all trials, in the order of their numbers.
-        known: per trial, the number of ends that were known when it was proposed; -1 if it was not.
+        known: proposed trial -> the number of ends that were known when it was proposed.
         ends: in the order in which they were recorded.
+        imported: (configuration, objective) of trials known from elsewhere.
     """
 
     configurations: Sequence[Configuration]
-    known: Sequence[int]
+    known: Mapping[int, int]
     ends: Sequence[End]
+    imported: Sequence[tuple[Configuration, float]] = ()
 
 
 class Proposer:
@@ -109,6 +111,8 @@ class Proposer:
         self._sampler = sampler
         self._seed = seed
         self._distributions = {_name(axis): _distribution(axis) for axis in space.axes}
+        #: Trials known from elsewhere.
+        self._imported: list[FrozenTrial] = []
         self._storage = ThinnedStorage(1.0 if direction is Direction.MINIMIZE else -1.0)
         self._study = optuna.create_study(
             direction=direction.value,
@@ -121,6 +125,10 @@ class Proposer:
         self._trials: dict[int, int] = {}
         #: Number of ends told.
         self.ends = 0
+        for place, (configuration, objective) in enumerate(past.imported):
+            # Not a trial of this sweep, and so no repetition if the sampler proposes it.
+            self._add_to_study(-1 - place, configuration, End(-1 - place, objective))
+        self._imported = self._study.get_trials()
         # What a sampler proposed for an inactive parameter is in the study alone.
         if keeps_no_state(sampler.name) and not space.conditions:
             self._load(past)
@@ -137,8 +145,8 @@ class Proposer:
 
     def _replay(self, past: Past) -> None:
         for number, configuration in enumerate(past.configurations):
-            known = past.known[number]
-            if known < 0:
+            known = past.known.get(number)
+            if known is None:
                 self._add(number, configuration, None)
                 continue
             self.tell(past.ends[self.ends : known])
@@ -151,8 +159,10 @@ class Proposer:
     def _add(self, number: int, configuration: Configuration, end: End | None) -> None:
         """Add a trial that was not proposed here, running or ended."""
         self._seen.add(self._key(configuration))
-        if not self._space.contains(configuration):
-            return
+        if self._space.contains(configuration):
+            self._add_to_study(number, configuration, end)
+
+    def _add_to_study(self, number: int, configuration: Configuration, end: End | None) -> None:
         objective = None if end is None else end.objective
         state = TrialState.RUNNING if end is None else _state_of(objective)
         self._trials[number] = trial = len(self._study.get_trials(deepcopy=False))
@@ -269,7 +279,13 @@ class Proposer:
     def _sampler_for(self, what: str) -> optuna.samplers.BaseSampler:
         digest = hashlib.blake2b(f"{self._seed}:{what}".encode(), digest_size=4).digest()
         seed = int.from_bytes(digest, "little")
-        return make_sampler(self._sampler, seed=seed, space=self._distributions, is_new=self._is_new_point)
+        return make_sampler(
+            self._sampler,
+            seed=seed,
+            space=self._distributions,
+            is_new=self._is_new_point,
+            imported=self._imported,
+        )
 
 
 def _state_of(objective: float | None) -> TrialState:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
 from mpisweep.spec import SamplerChoice, nearest
 
@@ -24,6 +25,8 @@ _EXCLUDED = ("BaseSampler", "BaseGASampler", "GridSampler", "PartialFixedSampler
 #: Their proposals depend on the trials of the study alone.  Others keep something in the study while they
 #: propose, so that it can only be rebuilt by proposing again.
 _WITHOUT_STATE = ("TPESampler", "GPSampler", "RandomSampler")
+#: Options of CMA-ES that exclude a start from known trials.
+_CMAES_STARTS = {"x0", "sigma0", "source_trials", "use_separable_cma", "with_margin"}
 
 # A warning per proposal would fill the log; Optuna's errors are told by the search.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -57,7 +60,7 @@ class _JointTPE(optuna.samplers.TPESampler):
     is_new: Callable[[Mapping[str, Any]], bool]
 
     def infer_relative_search_space(
-        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+        self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """See Optuna."""
         return dict(self.space)
@@ -105,6 +108,7 @@ def make_sampler(
     seed: int,
     space: Mapping[str, BaseDistribution] | None = None,
     is_new: Callable[[Mapping[str, Any]], bool] = lambda _: True,
+    imported: Sequence[FrozenTrial] = (),
 ) -> optuna.samplers.BaseSampler:
     """Create a sampler, once per proposal.
 
@@ -113,10 +117,13 @@ def make_sampler(
         seed: for its random numbers, below 2**32.
         space: the parameters of every trial, if it is known that all have the same ones.
         is_new: whether a proposal with these values of the parameters that vary can be used.
+        imported: trials known from elsewhere; CMA-ES learns from its own trials alone, but starts from these.
     """
     options = dict(choice.options)
     if "seed" in _options_of(choice.name):
         options["seed"] = seed
+    if imported and choice.name == "CmaEsSampler" and not _CMAES_STARTS & options.keys():
+        options["source_trials"] = list(imported)
     joint = options.get("multivariate") and not options.get("group")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -36,7 +36,7 @@ def serve_search(files: list[int], arguments: Mapping[str, Any]) -> None:
     Args:
         files: the socket.
         arguments: the sweep (``spec``, ``source``, ``folder``) and the past (``configurations``, ``known``,
-            ``ends``).
+            ``ends``, ``imported``).
     """
     # A proposal is asked for ahead of time; a trial's data loader on the same core is urgent.
     with contextlib.suppress(OSError):
@@ -71,7 +71,13 @@ def _answers(line: Any, arguments: Mapping[str, Any]) -> Any:
     spec = parse_spec(
         arguments["spec"], source=arguments["source"], folder=Path(arguments["folder"]), is_recorded=True
     )
-    past = Past(arguments["configurations"], arguments["known"], [End(*one) for one in arguments["ends"]])
+    past = Past(
+        arguments["configurations"],
+        # JSON has texts as keys.
+        {int(number): known for number, known in arguments["known"].items()},
+        [End(*one) for one in arguments["ends"]],
+        [(configuration, objective) for configuration, objective in arguments["imported"]],
+    )
     sampler = LearningSearch.from_spec(spec).sampler
     proposer = Proposer(spec.space, sampler, spec.seed, spec.direction, past)
     for text in line:

@@ -8,6 +8,7 @@ new key is one row here, and a line that uses its value.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from mpisweep.records import Direction, Value
 from mpisweep.spec.units import parse_bytes, parse_duration
 
 __all__ = [
-    "ADAPTIVE", "ADDING", "DEVICES_AT_MOST", "FUNCTION", "IDENTIFIER", "INTEGER_AT_MOST", "KEYS", "LEARNING",
-    "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST", "REPEATS_AT_MOST",
-    "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "closest", "key_of", "keys_of", "names_of",
-    "nearest", "one_of", "right_place", "unknown_key",
+    "ADAPTIVE", "ADDING", "DEVICES_AT_MOST", "FUNCTION", "GENERATIONAL", "IDENTIFIER", "INTEGER_AT_MOST",
+    "KEYS", "LEARNING", "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST",
+    "REPEATS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "closest", "key_of",
+    "keys_of", "names_of", "nearest", "one_of", "right_place", "unknown_key",
 ]  # fmt: skip
 
 #: The parameter that sets the ranks per trial; every workload has it.
@@ -52,6 +53,8 @@ ADDING = ("largest_batch", "batch_size")
 #: earlier results.
 LEARNING = ("tpe", "gp", "cmaes", "nsga2", OPTUNA)
 ADAPTIVE = (*ADDING, *LEARNING)
+#: Searches and samplers that see no trials but those of their own generations.
+GENERATIONAL = ("nsga2", "NSGAIISampler", "NSGAIIISampler")
 
 #: Patterns: a sweep's name is a file name, a parameter's an identifier, a function's ``module:function``.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -62,7 +65,7 @@ Kind = Literal[
     "text", "name", "choice", "integer", "number", "flag", "duration", "size", "devices", "table",
     # Parsed where they are used; listed here for the documentation and the schema.
     "workload", "command", "template", "variables", "values", "value", "conditions", "groups", "points",
-    "repeats",
+    "repeats", "imports",
 ]  # fmt: skip
 
 
@@ -75,7 +78,7 @@ class Key:
         default: as written in a sweep file; None for no default.
         meaning: one line for the documentation and for editors.
         unit: unit of a plain number.
-        low: the smallest number allowed.
+        low: the smallest integer allowed; a number must be above it.
         high: the largest number allowed, if below 64 bits.
         values: the values of a choice.
         usual: the default in words, if `default` does not express it.
@@ -118,6 +121,9 @@ class Key:
                     isinstance(value, int) and not isinstance(value, bool) and low <= value <= INTEGER_AT_MOST
                 )
                 wanted = f"an integer of at least {low}"
+            case "number":
+                fits = _is_number(value, self.low)
+                wanted = "a finite number" if self.low is None else f"a finite number above {self.low}"
             case "flag":
                 fits, wanted = isinstance(value, bool), "true or false"
             case "duration":
@@ -154,6 +160,12 @@ class Key:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def _is_number(value: object, low: int | None) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return False
+    return low is None or value > low
 
 
 def _devices(value: object) -> float | None:
@@ -221,7 +233,12 @@ KEYS: tuple[Key, ...] = (
         "the configuration to compare the others with; it also runs as a trial", usual="no baseline"),
     Key("", "metrics", "table", None,
         "for a command line: one regular expression per metric, searched in the program's output"),
+    Key("", "import", "imports", None,
+        "trials known from elsewhere, which a search that learns is told first: a results file, a CSV file, "
+        "an Optuna storage or journal file, or a list of them; where a storage has several studies, "
+        "`{ from = \"sqlite:///old.db\", study = \"NAME\" }`", usual="none"),
     Key("", "limits", "table", None, "time, memory and failures that are tolerated"),
+    Key("", "stop", "table", None, "when the search has found enough, or has used enough"),
 
     Key("limits", "timeout", "duration", None,
         "kill a trial that runs longer; it fails with the cause `timeout`", usual="no limit"),
@@ -249,6 +266,15 @@ KEYS: tuple[Key, ...] = (
         usual="`warn`, for GPUs only, and without a matrix product if the workload does not import torch"),
     Key("limits", "memory", "size", None,
         "main memory per trial process, and per program that it starts", usual="no limit"),
+
+    Key("stop", "target", "number", None,
+        "stop when a complete trial has this objective or a better one", usual="none"),
+    Key("stop", "patience", "integer", None,
+        "stop when this many trials have completed since the last one that improved the objective",
+        low=1, unit="trials", usual="none"),
+    Key("stop", "device_hours", "number", None,
+        "stop when all runs of the sweep have used this many GPU-hours; core-hours without GPUs",
+        low=0, unit="h", usual="none"),
 
     Key("workload", "command", "command", None,
         "the program and its arguments, a string or a list of strings; `{name}` is replaced by a parameter, "
@@ -290,6 +316,7 @@ KEYS: tuple[Key, ...] = (
 _PLACES = {
     "": "at the top of the file, before the first [table]",
     "limits": "in [limits]",
+    "stop": "in [stop]",
     "workload": "in workload = { ... }",
     "range": "in an entry of [parameters]",
     "list": "in an entry of [parameters]",

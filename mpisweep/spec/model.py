@@ -14,8 +14,8 @@ from mpisweep.spec.keys import ADDING, LEARNING, RANKS, USUAL_OBJECTIVE
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, ends
 
 __all__ = [
-    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "Limits", "Repeats", "SamplerChoice",
-    "Spec", "SpecError", "Workload",
+    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "ImportSource", "Limits", "Repeats",
+    "SamplerChoice", "Spec", "SpecError", "StopRules", "Workload",
 ]  # fmt: skip
 
 
@@ -102,6 +102,34 @@ class Limits:
     slow_devices: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ImportSource:
+    """A source of trials: a file, or the URL of an Optuna storage, and there a study."""
+
+    place: str
+    study: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRules:
+    """When a sweep stops although trials are left; None for a rule that is not set.
+
+    Attributes:
+        target: stop when a complete trial has this objective or a better one.
+        patience: stop when this many trials have completed since the last improvement.
+        device_hours: stop when this many GPU-hours were used, or core-hours without GPUs.
+    """
+
+    target: float | None = None
+    patience: int | None = None
+    device_hours: float | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether any rule is set."""
+        return self != StopRules()
+
+
 @dataclass(frozen=True)
 class Spec:
     """A sweep as its file describes it.
@@ -115,6 +143,7 @@ class Spec:
         devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
         fresh_process: whether every trial starts in a pristine process; command lines always do.
         sampler: of the search "optuna", which names one; None for any other.
+        imports: trials that are known from elsewhere.
     """
 
     name: str
@@ -137,6 +166,8 @@ class Spec:
     fresh_process: bool = False
     sampler: SamplerChoice | None = None
     repeats: Repeats = Repeats()
+    stop: StopRules = StopRules()
+    imports: tuple[ImportSource, ...] = ()
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
         """Number of ranks of a trial with this configuration."""
@@ -198,8 +229,8 @@ class Spec:
     def differences(self, recorded: Spec) -> list[str]:
         """List what forbids resuming a results file that was made from `recorded`.
 
-        Limits, the name, the order and the constraints may change; the space, ``trials`` and ``repeats`` may
-        grow.
+        Limits, rules of [stop], the name, the order and the constraints may change; the space, ``trials`` and
+        ``repeats`` may grow.
 
         Returns:
             One sentence per difference; empty if the sweep can be resumed.
@@ -211,6 +242,7 @@ class Spec:
             ("direction", recorded.direction.value, self.direction.value),
             ("search", recorded.search_text, self.search_text),
             ("seed", recorded.seed, self.seed),
+            ("import", _places(recorded.imports), _places(self.imports)),
         ]
         for name in dict.fromkeys([*recorded.fixed, *self.fixed]):
             pairs.append((f"fixed.{name}", recorded.fixed.get(name), self.fixed.get(name)))
@@ -283,6 +315,10 @@ def _workload_text(workload: Workload) -> str:
     if isinstance(workload, BuiltinWorkload):
         return workload.name
     return f"{workload.module}:{workload.function}"
+
+
+def _places(imports: tuple[ImportSource, ...]) -> str | None:
+    return ", ".join(f"{one.place} {one.study}".strip() for one in imports) or None
 
 
 def _shown(value: object) -> str:

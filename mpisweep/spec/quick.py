@@ -30,8 +30,10 @@ def spec_from_flags(
     baseline: Sequence[str] = (),
     options: Mapping[str, Value | None] | None = None,
     limits: Mapping[str, Value | None] | None = None,
+    stop: Mapping[str, Value | None] | None = None,
     metrics: Sequence[str] = (),
     where: Sequence[str] = (),
+    imports: Sequence[str] = (),
 ) -> Spec:
     """Build a Spec from flags: ``mpisweep run resnet50 -p batch_size=1:700 -p num_iter=300``.
 
@@ -42,8 +44,10 @@ def spec_from_flags(
         baseline: ``name=VALUE``.
         options: top-level keys of a sweep file; None values are omitted.
         limits: keys of [limits]; None values are omitted.
+        stop: keys of [stop]; None values are omitted.
         metrics: ``name=PATTERN``, for a command line.
         where: constraints.
+        imports: files and storages whose trials are known.
 
     Raises:
         SpecError: see the class.
@@ -63,16 +67,15 @@ def spec_from_flags(
     head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _default_name(workload, searched))
     lines = [_workload_line(workload), *(f"{key} = {toml_value(value)}" for key, value in head.items())]
-    if where:
-        lines.append(f"where = [{', '.join(map(toml_value, where))}]")
+    for key, texts in (("where", where), ("import", imports)):
+        lines += [f"{key} = [{', '.join(map(toml_value, texts))}]"] if texts else []
     if searched or "points" not in head:
         lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
     patterns: Configuration = dict(_split_flags("metrics", metrics))
-    limited: Configuration = {key: value for key, value in (limits or {}).items() if value is not None}
-    tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": limited}
+    tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": limits, "stop": stop}
     for table, entries in tables.items():
-        if entries:
-            lines += ["", f"[{table}]", *(f"{_key(k)} = {toml_value(v)}" for k, v in entries.items())]
+        given = [f"{_key(k)} = {toml_value(v)}" for k, v in (entries or {}).items() if v is not None]
+        lines += ["", f"[{table}]", *given] if given else []
     text = "\n".join(lines) + "\n"
     if any("\ud800" <= character <= "\udfff" for character in text):
         _WORDING.fail("", "contains bytes that are not UTF-8")

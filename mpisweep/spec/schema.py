@@ -56,6 +56,12 @@ _SAMPLER: Schema = {
     "required": ["sampler"],
     "additionalProperties": {"type": ["number", "string", "boolean", "array"]},
 }
+_SOURCE: Schema = {
+    "type": "object",
+    "properties": {"from": _TEXT, "study": _TEXT},
+    "required": ["from"],
+    "additionalProperties": False,
+}
 #: One value, by its kind.
 _ONE: list[Schema] = [
     {"type": "number"}, {"type": "string", "maxLength": TEXT_CHARS}, {"type": "boolean"},
@@ -88,6 +94,7 @@ def schema(*, with_plugins: bool = False) -> Schema:
         # `step` is the axis of curves.
         "metrics": _named(_TEXT, f"^(?!step$){IDENTIFIER}$"),
         "limits": _table(keys_of("limits")),
+        "stop": _table(keys_of("stop")),
     })  # fmt: skip
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -123,7 +130,7 @@ def _form(key: Key) -> Schema:
             high = INTEGER_AT_MOST if key.high is None else key.high
             return {"type": "integer", "minimum": key.low or 0, "maximum": high}
         case "number":
-            return {"type": "number"}
+            return {"type": "number"} | ({} if key.low is None else {"exclusiveMinimum": key.low})
         case "flag":
             return {"type": "boolean"}
         case "duration":
@@ -154,6 +161,9 @@ def _form(key: Key) -> Schema:
             return {"type": "array", "items": group}
         case "repeats":
             return {"type": "integer", "minimum": 1, "maximum": REPEATS_AT_MOST}
+        case "imports":
+            one: Schema = {"anyOf": [_TEXT, _SOURCE]}
+            return {"anyOf": [_TEXT, _SOURCE, {"type": "array", "items": one, "minItems": 1}]}
         case "points":
             tables: Schema = {"type": "array", "items": _named(_VALUE) | {"minProperties": 1}, "minItems": 1}
             lists = _named({"type": "array", "items": _VALUE, "minItems": 1}) | {"minProperties": 1}

@@ -20,6 +20,7 @@ from mpisweep.spec import fitting
 from mpisweep.spec.catalogue import BUILTIN, SPEED, WorkloadDescription, describe, describe_if_there
 from mpisweep.spec.commandline import CommandError, CommandWorkload, parse_command, parse_pattern
 from mpisweep.spec.conditions import RawCondition, split_condition, with_rules
+from mpisweep.spec.imports import parse_imports
 from mpisweep.spec.keys import (
     FUNCTION,
     IDENTIFIER,
@@ -46,6 +47,7 @@ from mpisweep.spec.parameters import parse_parameter
 from mpisweep.spec.points import parse_points, read_points_file, with_points_inline
 from mpisweep.spec.repeats import check_repeats, parse_repeats
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError
+from mpisweep.spec.stopping import parse_stop
 from mpisweep.spec.training import target_problem, target_text
 from mpisweep.spec.wording import Wording
 
@@ -154,6 +156,8 @@ class _Parser:
             fresh_process=self._get(raw, "fresh_process"),
             sampler=self._sampler(raw),
             repeats=parse_repeats(wording, raw),
+            stop=parse_stop(wording, raw),
+            imports=parse_imports(wording, raw, search),
         )
         fitting.check_ranks(wording, spec)
         fitting.check_size(wording, spec)

@@ -45,7 +45,7 @@ class Wording:
         table, _, name = key.partition(".")
         if not self.is_typed or table in ("", "workload", RANKS):
             return "after --" if self.is_typed and key == "workload.command" else key
-        if table == "limits":
-            return f"--{name}"
+        if table in ("limits", "stop"):
+            return f"--{name.replace('_', '-')}"
         flag = _FLAGS.get(table, f"--{table.replace('_', '-')}")
         return f"{flag} {name}" if name else flag

@@ -13,7 +13,7 @@ from mpisweep.progress import counted
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.holder import is_surely_gone
-from mpisweep.results.load import Sweep, trials_to_come
+from mpisweep.results.load import Sweep, imported_counts, stop_progress, trials_to_come
 from mpisweep.results.shares.folder import members, part_file
 from mpisweep.results.trial_table import needs_too_much
 from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
@@ -63,6 +63,10 @@ class Status:
     quarantined: tuple[str, ...]
     #: Devices of the same runs that are far below their peers, and what is wrong.
     low_devices: tuple[str, ...]
+    #: File or storage -> number of trials imported from there.
+    imported: dict[str, int]
+    #: How far each rule of [stop] is from holding.
+    stop: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`."""
@@ -108,6 +112,8 @@ def sweep_status(sweep: Sweep) -> Status:
         extreme="smallest" if "decreasing" in sweep.spec.space.memory.values() else "largest",
         quarantined=_devices(sweep, "quarantine", present),
         low_devices=_devices(sweep, "device_check", present),
+        imported=imported_counts(sweep),
+        stop=tuple(stop_progress(sweep)),
     )
 
 
@@ -174,6 +180,9 @@ def status_lines(status: Status) -> list[str]:
         if getattr(status, name)
     ]
     lines.append("  " + ", ".join(counts))
+    lines += [
+        f"  {counted(count, 'trial')} imported from {place}" for place, count in status.imported.items()
+    ]
     if status.failures:
         lines.append("  failures: " + ", ".join(f"{n} {cause}" for cause, n in status.failures.items()))
     if status.diverged:
@@ -191,6 +200,8 @@ def status_lines(status: Status) -> list[str]:
         f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"
     )
     lines += usage_lines(status.usage, status.complete)
+    if status.stop:
+        lines.append(f"  stops at {', or '.join(status.stop)}")
     # A device that is kept out for its check is told once.
     lines += [f"  device check: {why}" for why in status.low_devices if why not in status.quarantined]
     lines += [f"  quarantined: {why}" for why in status.quarantined]

@@ -1,24 +1,16 @@
-"""What a sweep has used: device-hours, and energy where the GPUs measure it.
-
-An attempt uses the devices of its slot from its start to its end, whatever its end.  A trial's result says
-how long its last attempt ran; any other attempt ran from its assignment, or from the end of the attempt
-before it in its slot.  A reclaimed attempt never began, and one that runs counts when it has ended.
-"""
+"""The device-hours that a sweep has used, and the energy of its GPUs."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from mpisweep.records import AttemptEnd
-from mpisweep.results.load import Sweep
-from mpisweep.results.trial_table import Rows
+from mpisweep.results.load import Sweep, used_seconds
 
 __all__ = ["Usage", "usage_lines", "usage_of"]
 
-_ENDED, _RECLAIMED = AttemptEnd.ENDED.label, AttemptEnd.RECLAIMED.label
+_HOUR_S = 3600.0
 _JOULES_PER_KWH = 3.6e6
 
 
@@ -42,50 +34,17 @@ class Usage:
 
 
 def usage_of(sweep: Sweep) -> Usage:
-    """Add up the attempts of a sweep."""
-    workers, attempts, ranks = sweep.workers, sweep.attempts, sweep.ranks
-    hours = _hours(sweep)
-    keys = zip(attempts["trial"].tolist(), attempts["attempt"].tolist(), strict=True)
-    of_attempt = dict(zip(keys, hours, strict=True))
-    # The other ranks of a trial run as long as its rank 0.
-    keys = zip(ranks["trial"].tolist(), ranks["attempt"].tolist(), strict=True)
-    rank_hours = [of_attempt.get(key, 0.0) for key in keys]
-
-    def used(per_worker: Rows) -> float:
-        # The last entry is that of an unknown worker, whose row is -1.
-        count = np.append(per_worker, 0.0)
-        return float(np.dot(hours, count[attempts["worker"]]) + np.dot(rank_hours, count[ranks["worker"]]))
-
+    """Add up the attempts of a sweep that have ended."""
+    core_s, gpu_s = used_seconds(sweep)
     energy = sweep.trials["device_energy"]
     known = energy[np.isfinite(energy)]
     return Usage(
-        core_hours=used(workers["cores"] / np.maximum(workers["slots"], 1)),
-        gpu_hours=used(np.nan_to_num(workers["gpus"])),
+        core_hours=core_s / _HOUR_S,
+        gpu_hours=gpu_s / _HOUR_S,
         energy_kwh=float(known.sum()) / _JOULES_PER_KWH if len(known) else None,
         energy_trials=len(known),
         ran=int(np.isfinite(sweep.trials["wall_time"]).sum()),
     )
-
-
-def _hours(sweep: Sweep) -> list[float]:
-    """For each attempt, how long it ran, in hours."""
-    attempts, trials = sweep.attempts, sweep.trials
-    numbers, ends = attempts["trial"], attempts["end"]
-    hours = [0.0] * len(attempts)
-    #: (worker, slot) -> when the last attempt there ended.
-    free_at: dict[tuple[int, int], float] = {}
-    for row in np.argsort(attempts["ended_at"], kind="stable").tolist():
-        ended_at = float(attempts["ended_at"][row])
-        if not math.isfinite(ended_at) or ends[row] == _RECLAIMED:
-            continue
-        slot = int(attempts["worker"][row]), int(attempts["slot"][row])
-        duration = float(trials["wall_time"][numbers[row]]) if ends[row] == _ENDED else math.nan
-        if not math.isfinite(duration):
-            began = max(float(attempts["assigned_at"][row]), free_at.get(slot, -math.inf))
-            duration = max(ended_at - began, 0.0)
-        free_at[slot] = ended_at
-        hours[row] = duration / 3600
-    return hours
 
 
 def usage_lines(usage: Usage, complete: int) -> list[str]:

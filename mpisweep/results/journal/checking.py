@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mpisweep.blocks import Record, ReportBlock, TrialsBlock
+from mpisweep.blocks import ImportedBlock, Record, ReportBlock, TrialsBlock
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
 __all__ = ["is_valid"]
@@ -77,6 +77,10 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
         "numbers": _list_of(_is_count), "parameters": _dict_of(_is_column), "baseline": _or_none(_is_count),
         "known": _or_none(_is_count), "configurations": _list_of(_is_count), "repeats": _list_of(_is_count),
     },
+    "imported": {
+        "sources": _list_of(_is_text), "configurations": _list_of(_dict_of(_is_value)),
+        "objectives": _list_of(_is_number), "wall_time_s": _list_of(_or_none(_is_number)),
+    },
     "joined": {
         "worker": _is_count, "host": _is_text, "device": _is_text, "cores": _is_count, "slots": _is_count,
         "joined_at": _is_number, "device_kind": _is_text, "gpus": _is_number,
@@ -122,6 +126,9 @@ def is_valid(record: Record) -> bool:
 
 
 def _lengths_agree(record: Record) -> bool:
+    if isinstance(record, ImportedBlock):
+        lengths = {len(record.configurations), len(record.objectives), len(record.wall_time_s)}
+        return lengths == {len(record.sources)}
     numbers = getattr(record, "numbers", None)
     if numbers is None:
         return True

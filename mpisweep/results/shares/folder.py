@@ -8,6 +8,7 @@
         00007-000001.lease        chunk 7, epoch 1: see mpisweep.results.shares.leases
         MEMBER.h5, MEMBER.h5.journal/    one member's results, like those of any other run
         MEMBER.left               created when the member has ended cleanly
+        rule                      the end by a rule of [stop] that holds for the results of all members
         merge-000003-a1b2c3/      where NAME.h5 is written before it is renamed into place
 
 None of this needs a server or a lock.  It relies on three guarantees of the shared file systems of clusters
@@ -42,8 +43,10 @@ __all__ = [
     "members",
     "part_file",
     "read_leases",
+    "read_rule",
     "read_shared",
     "take_lease",
+    "write_rule",
 ]
 
 
@@ -83,6 +86,11 @@ def base_file(folder: Path) -> Path:
 def left_file(folder: Path, member: str) -> Path:
     """The file that marks a member as ended cleanly."""
     return folder / f"{member}.left"
+
+
+def rule_file(folder: Path) -> Path:
+    """The file that has all members stop by a rule of [stop]; it contains their end."""
+    return folder / "rule"
 
 
 def members(folder: Path) -> list[str]:
@@ -173,6 +181,21 @@ def clear_away(folder: Path, known: Iterable[str], damaged: Path, same: Path | N
     ):
         shutil.rmtree(left, ignore_errors=True)
     return True
+
+
+def write_rule(folder: Path, rule: str) -> None:
+    """Have all members stop by a rule of [stop]."""
+    aside = folder / f"rule.{secrets.token_hex(8)}"
+    _write_synced(aside, rule)
+    os.replace(aside, rule_file(folder))
+
+
+def read_rule(folder: Path) -> str:
+    """The end by a rule of [stop] that holds for the results of all members; empty if none does."""
+    try:
+        return rule_file(folder).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
 
 
 # ------------------------------------------------------------------------------------- leases

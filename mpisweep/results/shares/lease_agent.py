@@ -11,6 +11,7 @@ unsolicited::
                                                     free trials need up to 4 ranks
              {"revoked": numbers}                   others have taken these over
              {"stop": true}                         NAME.h5.stop exists
+             {"rule": why}                          a rule of [stop] holds for the results of all members
              {"over": exit code}                    the shares are gone: others have ended the sweep
              {"left": exit code, "who": who}        the member has left; 3 while trials are left to run
 
@@ -45,6 +46,7 @@ from mpisweep.results.shares.folder import (
     members,
     part_file,
     read_leases,
+    read_rule,
     read_shared,
     take_lease,
 )
@@ -152,6 +154,7 @@ class _LeaseAgent:
         self._old_stop = self._stop_identity()
         self._next_look = 0.0
         self._is_over = False
+        self._rule_sent = False
         #: The mtime of the last whole file, and when it was seen; and the process that writes a new one.
         self._whole: tuple[int, float] = (0, time.monotonic())
         self._whole_every_s = _WHOLE_EVERY_S
@@ -211,6 +214,9 @@ class _LeaseAgent:
         self._learn()
         if self._stop_identity() not in (None, self._old_stop):
             _send(self._connection, stop=True)
+        if not self._rule_sent and (rule := read_rule(self._folder)):
+            self._rule_sent = True
+            _send(self._connection, rule=rule)
         self._refresh_whole_file()
 
     def _learn(self) -> None:
@@ -306,16 +312,17 @@ class _LeaseAgent:
         process = os.fork()
         if process == 0:
             with contextlib.suppress(BaseException):
-                from mpisweep.results.shares.merging import write_whole
+                from mpisweep.results.shares.merging import note_rule, write_whole
 
                 os.nice(10)
-                write_whole(self._path, _HERE)
+                state, _ = write_whole(self._path, _HERE)
+                note_rule(_HERE, state)
             os._exit(0)
         self._writer = process, now
 
     def _leave(self) -> None:
         """Leave after the member's part is written; the last member leaves only the whole file."""
-        from mpisweep.results.shares.merging import OvertakenError, exit_code_of, write_whole
+        from mpisweep.results.shares.merging import OvertakenError, exit_code_of, note_rule, write_whole
 
         left_file(self._folder, self._member).touch()
         until = time.monotonic() + min(self._silence_s, _LEAVE_WAIT_S)
@@ -323,6 +330,7 @@ class _LeaseAgent:
             try:
                 self._learn()
                 state, known = write_whole(self._path, _HERE)
+                note_rule(_HERE, state)
                 code = exit_code_of(state)
                 others = {name for name in known if name != self._member} - self._watch.gone
                 if (

@@ -34,14 +34,17 @@ from mpisweep.results.shares.folder import (
     members,
     part_file,
     read_leases,
+    read_rule,
     read_shared,
+    write_rule,
 )
 from mpisweep.results.shares.leases import Lease, owners, superseded
 from mpisweep.results.shares.membership import MemberWatch
 from mpisweep.results.state import SweepState
+from mpisweep.results.stopping import reached_rule
 from mpisweep.spec import SpecError, parse_spec
 
-__all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "read_sweep", "write_whole"]
+__all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "note_rule", "read_sweep", "write_whole"]
 
 _WATCH_EVERY_S = 0.5
 
@@ -165,6 +168,7 @@ def merge(
         spec=shared.spec, source=shared.source, version=newest.version, environment=dict(newest.environment),
         baseline=next((part.baseline for part in reversed(sources) if part.baseline is not None), None),
     )  # fmt: skip
+    merged.imported = next((part.imported for part in sources if part.imported["source"]), merged.imported)
     merged.grow(max(shared.count, *(part.count for part in sources)))
     rows = _append_tables(merged, base, parts, superseded(leases))
     for part in sources:
@@ -281,13 +285,15 @@ def _state_of(merged: SweepState, sources: Iterable[SweepState]) -> str:
     if all(state >= TrialState.COMPLETE for state in states):
         return _end_of_all(merged).value
     said = [part.state for part in sources if part.allocations["run"]]
-    return "running" if "running" in said or not said else said[-1]
+    if "running" in said or not said:
+        return "running"
+    return reached_rule(merged) or said[-1]
 
 
 def exit_code_of(state: SweepState) -> int:
-    """The exit code of the whole sweep if every trial has ended, else 3."""
+    """The exit code if every trial has ended or a rule of [stop] holds, else 3."""
     if not all(value >= TrialState.COMPLETE for value in state.trials["state"]):
-        return EndReason.SHARE.exit_code
+        return (reached_rule(state) or EndReason.SHARE).exit_code
     return _end_of_all(state).exit_code
 
 
@@ -352,6 +358,13 @@ def _overtake_others(folder: Path) -> Path:
     except FileNotFoundError as error:
         raise OvertakenError from error
     return mine
+
+
+def note_rule(folder: Path, state: SweepState) -> None:
+    """Have the members stop if a rule of [stop] holds for the results of all of them."""
+    rule = None if read_rule(folder) else reached_rule(state)
+    if rule is not None:
+        write_rule(folder, rule.value)
 
 
 def gather(path: Path, silence_s: float) -> bool:

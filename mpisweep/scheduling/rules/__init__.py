@@ -5,7 +5,7 @@ functions are steps that follow every event, or that several rules share.  A fil
 in the table.
 
 ==============  ==========================================================================
-stops           stopping on request, or when the first trials all fail with the same error
+stops           stopping on request, by a rule, or when the first trials all fail with the same error
 retries         trials that wait again, and trials without a retry left
 reclaiming      reclaiming trials that would begin too late, or that an idle slot could run
 assigning       whether a slot may get a trial, and the assignment

@@ -23,7 +23,10 @@ __all__ = ["ask_ahead", "ask_search", "learn_durations", "observe", "on_proposed
 
 
 def observe(core: Core, block: EndedBlock) -> None:
-    """Learn durations from complete and pruned trials; failed ones say little about others."""
+    """Learn durations from complete and pruned trials, and objectives for the rules of [stop]."""
+    if core.rules is not None:
+        core.rules.note(block.states, block.metrics.get(core.rules.objective))
+    # Failed trials say little about the durations of others.
     if FAILED not in block.states:
         core.model.observe(block.numbers, block.wall_time_s)
         return

@@ -1,4 +1,4 @@
-"""Orderly stops: on request, or when the first trials all fail with the same error."""
+"""Orderly stops: on request, by a rule of [stop], or when the first trials all fail alike."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from mpisweep.records import EndReason
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision, Stop
 from mpisweep.scheduling.trials import COMPLETE, PRUNED
+from mpisweep.search.stopping import Stopping
 
-__all__ = ["check_common_error", "on_stop_requested"]
+__all__ = ["check_common_error", "check_rules", "on_stop_requested"]
 
 
 def on_stop_requested(core: Core, reason: EndReason) -> list[Decision]:
@@ -26,3 +27,11 @@ def check_common_error(core: Core, block: EndedBlock) -> list[Decision]:
     if core.trials.counts[COMPLETE] or core.trials.counts[PRUNED] or not core.common_error.note(block):
         return []
     return on_stop_requested(core, EndReason.ALIKE)
+
+
+def check_rules(core: Core, rules: Stopping, now: float) -> list[Decision]:
+    """Stop the sweep if a rule of [stop] holds; running trials are interrupted, as by a request."""
+    if rules.is_due(now):
+        rules.note_time(now, (slot.rank for slot, trials in core.slots.held.items() if trials))
+    reason = rules.reached()
+    return [] if reason is None else on_stop_requested(core, reason)

@@ -17,6 +17,8 @@ __all__ = ["on_worker_joined"]
 def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decision]:
     """Take the worker's own list of trials as true; requeue the others that it should hold."""
     rank, held = event.rank, event.held
+    if core.rules is not None:
+        core.rules.note_worker(rank, event.cores, event.gpus)
     slots = [Slot(rank, index) for index in range(event.slots)]
     core.slots.nodes |= dict.fromkeys(slots, event.host)
     core.memory.note_worker(slots, event.kind, now)

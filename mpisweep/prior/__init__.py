@@ -1,0 +1,1 @@
+"""Trials known from elsewhere (``import``): results files, CSV files, Optuna storages."""
