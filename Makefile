@@ -91,6 +91,7 @@ reference: $(READY)
 bench: $(READY)
 	$(PY) benchmarks/throughput.py
 	$(PY) benchmarks/events.py
+	$(PY) benchmarks/simulate.py
 	$(PY) benchmarks/memory.py
 	$(PY) benchmarks/trial.py
 	$(PY) benchmarks/search_cost.py --samplers tpe,cmaes,nsga2

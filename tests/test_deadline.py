@@ -5,6 +5,7 @@ No trial starts that is unlikely to end in time, and no slot is idle that could 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -39,6 +40,7 @@ def model_of(expected: list[float], uncertainty: float = 1.0) -> DurationModel:
     """A model with these expected durations, whatever it observes."""
     model = DurationModel({"x": expected}, None, len(expected))
     model._expected_s, model._uncertainty, model._next_fit = list(expected), uncertainty, 10**9
+    model._log_means = [math.log(seconds) for seconds in expected]
     return model
 
 
@@ -302,43 +304,43 @@ SLOT = Slot(0, 0)
 
 
 def test_a_trial_behind_one_that_takes_too_long_is_reclaimed_before_it_would_start_too_late():
-    scheduler = alone([13.8, 13.8, 13.8], deadline=100.0)
+    scheduler = alone([0.8, 0.8, 0.8], deadline=5.0)
     assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
-    latest = 100.0 - 13.8
+    latest = 5.0 - 0.8
     assert scheduler.handle(TimePassed(), latest - NOTICE_S - 0.01) == []
     assert scheduler.handle(TimePassed(), latest - NOTICE_S + 0.01) == [Reclaim(SLOT)]
     assert scheduler.handle(TimePassed(), latest) == [], "it is asked once"
     scheduler.handle(TrialsReclaimed(SLOT, (1,), (1,), AttemptEnd.RECLAIMED), latest)
-    assert [type(decision) for decision in scheduler.handle(ends(0, 96.0), 96.0)] == [Commit, End]
+    assert [type(decision) for decision in scheduler.handle(ends(0, 4.8), 4.8)] == [Commit, End]
 
 
 def test_nothing_is_handed_out_behind_a_trial_that_takes_longer_than_its_upper_bound():
-    """At 96 of 100 s a trial of 1 s has run since 80 s; one of 3 s fits only if it starts now."""
+    """At 98.8 of 100 s a trial of 0.3 s has run since 97 s; one of 0.9 s fits only if it starts now."""
     scheduler = Scheduler(
         bytes([int(TrialState.RUNNING), 0, 0]),
         [1, 0, 0],
-        model_of([1.0, 3.0, 3.0]),
+        model_of([0.3, 0.9, 0.9]),
         retries=1,
         grace_s=1.0,
         deadline=100.0,
         held={SLOT: {0: 1}},
     )
-    assert given_to(scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 80.0)) == [1]
-    scheduler.handle(TrialsReclaimed(SLOT, (1,), (1,), AttemptEnd.RECLAIMED), 96.0)
+    assert given_to(scheduler.handle(WorkerJoined(0, 1, (((0, 1),),)), 97.0)) == [1]
+    scheduler.handle(TrialsReclaimed(SLOT, (1,), (1,), AttemptEnd.RECLAIMED), 98.8)
     assert list(scheduler.held[SLOT]) == [0]
-    assert given_to(scheduler.handle(ends(0, 16.5), 96.5)) == [1]
+    assert given_to(scheduler.handle(ends(0, 1.9), 98.9)) == [1]
 
 
 def test_an_early_end_makes_room_for_a_trial_and_a_late_one_does_not():
     """The time at which a slot is free counts from its last end, not from earlier expectations."""
-    for at, more in ((1.0, [2]), (10.0, [])):
-        scheduler = alone([10.0, 10.0, 10.0], deadline=25.0)
+    for at, more in ((0.1, [2]), (0.9, [])):
+        scheduler = alone([0.9, 0.9, 0.9], deadline=2.25)
         assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [0, 1]
         assert given_to(scheduler.handle(ends(0, at), at)) == more
 
 
 def test_a_trial_that_does_not_fit_makes_way_for_shorter_ones_that_do():
-    scheduler = alone([20.0, 4.0, 3.0], deadline=10.0)
+    scheduler = alone([2.0, 0.4, 0.3], deadline=1.0)
     assert given_to(scheduler.handle(WorkerJoined(0, 1), 0.0)) == [1, 2]
 
 
@@ -374,10 +376,10 @@ def test_no_trial_starts_after_the_deadline_even_if_durations_are_unknown():
 
 def test_a_slot_that_rejoins_receives_the_reclaim_again():
     """A worker that sends Hello again has forgotten the reclaim."""
-    scheduler = alone([13.8, 13.8], deadline=100.0)
+    scheduler = alone([0.8, 0.8], deadline=5.0)
     scheduler.handle(WorkerJoined(0, 1), 0.0)
-    assert scheduler.handle(TimePassed(), 86.2) == [Reclaim(SLOT)]
-    made = scheduler.handle(WorkerJoined(0, 1, (((0, 1), (1, 1)),)), 86.4)
+    assert scheduler.handle(TimePassed(), 4.2) == [Reclaim(SLOT)]
+    made = scheduler.handle(WorkerJoined(0, 1, (((0, 1), (1, 1)),)), 4.22)
     assert Reclaim(SLOT) in made
 
 

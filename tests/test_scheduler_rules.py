@@ -55,7 +55,7 @@ def ends(
     causes, messages = ([int(cause)], ["ECC"]) if fails else ([], [])
     state = FAILED if fails else COMPLETE
     return TrialsEnded(
-        EndedBlock(slot.rank, 0, [number], [attempt], [state], [0.0], [1.0], {}, causes, messages)
+        EndedBlock(slot.rank, 0, [number], [attempt], [state], [0.0], [0.5], {}, causes, messages)
     )
 
 
@@ -393,6 +393,7 @@ def test_a_trial_that_seemed_too_long_runs_when_similar_ones_are_shorter():
     """Trial 3 is expected to take 20 s with 10 s left; similar trials turn out to take 1 s."""
     model = DurationModel({"x": [1, 1, 1, 1]}, None, 4)
     model._expected_s, model._uncertainty = [1.0, 1.0, 1.0, 20.0], 1.0
+    model._log_means = [0.0, 0.0, 0.0, 3.0]
     scheduler = Scheduler(bytes(4), [0] * 4, model, retries=1, grace_s=1.0, deadline=50.0)
     scheduler.handle(WorkerJoined(0, 1), 40.0)
     made: list[object] = []

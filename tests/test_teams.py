@@ -675,6 +675,7 @@ def test_no_slots_are_kept_idle_for_a_wide_trial_that_cannot_end_before_the_dead
     model = DurationModel({"x": [1, 1, 1, 1, 2]}, None, 5)
     # Narrow trials take 20 s, the wide one 60 s.
     model._expected_s, model._uncertainty = [20.0, 20.0, 20.0, 20.0, 60.0], 1.0
+    model._log_means = [3.0, 3.0, 3.0, 3.0, 4.1]
     scheduler = Scheduler(
         bytes(5), [0] * 5, model, retries=1, grace_s=1.0, widths=[1, 1, 1, 1, 2], deadline=75.0
     )

@@ -5,8 +5,13 @@ sweep may ask for another order (``order``), and then each trial has a fixed *pl
 the first measurement, the expectation comes from the parameters: a built-in workload states the work of a
 configuration; for other workloads the model multiplies the parameters with well-known names
 (:data:`WORK_NAMES`).  From the third measured trial on, it fits the logarithm of the duration to the
-parameters (ridge regression), and fits again each time the number of measurements has doubled, so the cost of
-fitting stays small with any number of trials.
+parameters (:mod:`mpisweep.scheduling.regression`), and fits again each time the number of measurements has
+grown by a quarter, later each time it has doubled, so the cost stays small with any number of trials.
+
+Parameters that explain nothing would put the trials into a random order.  So they count only if they explain
+the durations significantly; until then durations are proportional to the known work, or all equal, and
+trials start in the order of their numbers.  Of equally long trials the one goes first about which less is
+known: the keys are the means of the predicted distributions, the expected durations their medians.
 
 Pure: no clock, no randomness, no I/O.
 """
@@ -15,12 +20,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpisweep.records import Value
+from mpisweep.scheduling.regression import (
+    FeatureMap,
+    Observations,
+    Regression,
+    fit_best,
+    is_positive,
+    log_work,
+)
 
 __all__ = ["WORK_NAMES", "DurationModel", "work_from_names"]
 
@@ -32,21 +46,19 @@ WORK_NAMES = frozenset({
 
 #: Measurements per fit; more would not change it.
 _MAX_FIT = 2000
-#: Weight of the ridge penalty on standardised features, in units of one measurement.
-_RIDGE = 0.1
-#: Maximum number of distinct values for which a parameter that is not a number gets a feature per value.
-_MAX_LEVELS = 16
+#: From this many measurements on, a fit waits until their number has doubled.
+_MANY = 500
+#: Running trials per fit.
+_MAX_RUNNING = 500
 #: Predictions are clipped to the measured durations times this factor: a fit extrapolates badly.
 _BEYOND_MEASURED = 10.0
-#: Distance of the upper bound from the expected duration, in standard deviations of the logarithm; and the
-#: prior of that deviation.
+#: Distance of the upper bound from the expected duration, in standard deviations of the logarithm.
 _SIGMAS = 2.0
-_PRIOR_SPREAD = 0.3
 
 
 def work_from_names(columns: Mapping[str, Sequence[Value | None]]) -> list[float] | None:
     """Guess each trial's relative work from its parameters' names; None if no name is known."""
-    known = [column for name, column in columns.items() if name in WORK_NAMES and _is_positive(column)]
+    known = [column for name, column in columns.items() if name in WORK_NAMES and is_positive(column)]
     if not known:
         return None
     with np.errstate(over="ignore", invalid="ignore"):
@@ -82,8 +94,10 @@ class DurationModel:
         self._elsewhere = elsewhere
         self._elsewhere_features: NDArray[np.float64] | None = None
         self._features: NDArray[np.float64] | None = None
-        self._map: _FeatureMap | None = None
-        self._weights: NDArray[np.float64] | None = None
+        self._map: FeatureMap | None = None
+        #: Logarithm of each trial's work; 0 if unknown.
+        self._offset: NDArray[np.float64] = np.zeros(0)
+        self._regression: Regression | None = None
         #: Bounds of the logarithm of a prediction.
         self._bounds: tuple[float, float] = (-math.inf, math.inf)
         #: Whether the columns are this model's own lists, which may grow.
@@ -92,6 +106,8 @@ class DurationModel:
         self._numbers: list[int] = []
         self._durations_s: list[float] = []
         self._expected_s: list[float] | None = None
+        #: Logarithm of the mean of each trial's predicted distribution; the expected duration is its median.
+        self._log_means: list[float] | None = None
         self._next_fit = 3
         self._uncertainty = 1.0
 
@@ -105,36 +121,52 @@ class DurationModel:
         """Whether there are enough new measurements for another fit."""
         return len(self._numbers) + len(self._elsewhere) >= self._next_fit
 
-    def fit(self) -> None:
-        """Fit the model to all observations."""
-        self._next_fit = 2 * (len(self._numbers) + len(self._elsewhere))
+    def fit(self, running_s: Mapping[int, float] | None = None) -> None:
+        """Fit the model to all observations.
+
+        Args:
+            running_s: running trials, and seconds that they have run at least.
+        """
+        count = len(self._numbers) + len(self._elsewhere)
+        self._next_fit = count + (max(1, count // 4) if count < _MANY else count)
+        features, offset, others = self._all_features()
+        stride = max(1, len(self._numbers) // _MAX_FIT)
+        measured, running = self._numbers[::stride], _every(running_s or {}, _MAX_RUNNING)
+        rows = np.array([*measured, *running], dtype=int)
+        ended_s = [*(seconds for _, seconds in self._elsewhere), *self._durations_s[::stride]]
+        durations = np.maximum(np.array([*ended_s, *running.values()]), 1e-7)
+        logs, is_running = np.log(durations), np.arange(len(durations)) >= len(ended_s)
+        # Until the parameters say more, durations are proportional to the known work.
+        targets = logs - np.concatenate([np.zeros(len(others)), offset[rows]])
+        observed = Observations(np.vstack([others, features[rows]]), targets, is_running)
+        self._regression = fit_best(observed)
+        shortest, longest = durations[: len(ended_s)].min(), durations.max()
+        self._bounds = math.log(shortest / _BEYOND_MEASURED), math.log(longest * _BEYOND_MEASURED)
+        self._expected_s, self._log_means = self._predicted_s(features, offset)
+        self._usual_s = float(np.exp(logs[: len(ended_s)].mean()))
+        self._uncertainty = math.exp(_SIGMAS * self._regression.spread)
+
+    def _all_features(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Features and logarithms of work of this sweep's trials, and features of those elsewhere."""
         if self._features is None or self._elsewhere_features is None:
             others = {name: [one.get(name) for one, _ in self._elsewhere] for name in self._columns}
             both = {name: [*others[name], *column] for name, column in self._columns.items()}
-            self._map = _FeatureMap(both, self._work)
+            self._map = FeatureMap(both, self._work)
             self._features = self._map.rows(self._columns, self._work, self._count)
             work: list[float] | None = None if self._work is None else []
             self._elsewhere_features = self._map.rows(others, work, len(self._elsewhere))
-        stride = max(1, len(self._numbers) // _MAX_FIT)
-        rows = np.array(self._numbers[::stride], dtype=int)
-        measured = [*(seconds for _, seconds in self._elsewhere), *self._durations_s[::stride]]
-        durations = np.maximum(np.array(measured), 1e-7)
-        features = np.vstack([self._elsewhere_features, self._features[rows]])
-        self._weights = _ridge(features, np.log(durations))
-        shortest, longest = durations.min() / _BEYOND_MEASURED, durations.max() * _BEYOND_MEASURED
-        self._bounds = math.log(shortest), math.log(longest)
-        self._expected_s = self._predicted_s(self._features)
-        self._usual_s = float(np.exp(np.log(durations).mean()))
-        residuals = np.log(durations) - features @ self._weights
-        # A few measurements underestimate their spread: add two pseudo-measurements at the prior.
-        spread = math.sqrt((float(residuals @ residuals) + 2 * _PRIOR_SPREAD**2) / (len(durations) + 2))
-        self._uncertainty = math.exp(_SIGMAS * spread)
+            self._offset = np.zeros(self._count) if self._work is None else log_work(self._work)
+        return self._features, self._offset, self._elsewhere_features
 
-    def _predicted_s(self, features: NDArray[np.float64]) -> list[float]:
-        """Expected durations in seconds of rows of features, shape (trials, features)."""
-        assert self._weights is not None
-        predicted: list[float] = np.exp(np.clip(features @ self._weights, *self._bounds)).tolist()
-        return predicted
+    def _predicted_s(
+        self, features: NDArray[np.float64], offset: NDArray[np.float64]
+    ) -> tuple[list[float], list[float]]:
+        """Predicted durations in seconds of rows of features, and sort keys."""
+        assert self._regression is not None
+        logs = offset + self._regression.mean(features)
+        # Extrapolated durations are clipped, but still say which trial is longer.
+        keys = logs + self._regression.variance(features) / 2
+        return np.exp(np.clip(logs, *self._bounds)).tolist(), keys.tolist()
 
     def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
         """Add trials, whose work is unknown beforehand; once fitted, their durations are predicted."""
@@ -152,12 +184,16 @@ class DurationModel:
         # The next fit sees all trials.
         self._features = None
         if self._work is not None:
-            self._work = self._expected_s = None
+            self._work = self._expected_s = self._log_means = None
             if len(self._numbers) >= 3:
                 self.fit()
         elif self._expected_s is not None:
             assert self._map is not None
-            self._expected_s += self._predicted_s(self._map.rows(new, None, len(configurations)))
+            assert self._log_means is not None
+            rows = self._map.rows(new, None, len(configurations))
+            medians, log_means = self._predicted_s(rows, np.zeros(len(configurations)))
+            self._expected_s += medians
+            self._log_means += log_means
 
     @property
     def usual_s(self) -> float | None:
@@ -194,7 +230,7 @@ class DurationModel:
 
         The trial with the largest starts first.
         """
-        return self._fixed_keys or self.weights
+        return self._fixed_keys or self._log_means or self._work
 
     @property
     def has_places(self) -> bool:
@@ -225,90 +261,7 @@ class DurationModel:
         return backwards if keys is None else sorted(backwards, key=keys.__getitem__)
 
 
-def _is_positive(column: Sequence[Value | None]) -> bool:
-    return all(isinstance(value, (int, float)) and value is not True and value > 0 for value in column)
-
-
-class _FeatureMap:
-    """The map from parameters to features: a constant, then standardised features.
-
-    Args:
-        columns: the parameters of the trials that fix scales and levels.
-        work: their relative work; None if unknown.
-    """
-
-    def __init__(self, columns: Mapping[str, Sequence[Value | None]], work: Sequence[float] | None) -> None:
-        #: Parameter -> its levels, or None for a number; and whether its logarithm is a feature too.
-        self._levels = {name: _levels(column) for name, column in columns.items()}
-        self._has_log = {
-            name: self._levels[name] is None and _is_positive(column) for name, column in columns.items()
-        }
-        #: Parameters that some trials lack -> their mean, which stands in for a missing value.
-        self._means = {
-            name: _mean(column)
-            for name, column in columns.items()
-            if self._levels[name] is None and None in column
-        }
-        #: Scale, mean and spread of each feature.
-        self._scales = [_scale(feature) for feature in self._raw(columns, work)]
-
-    def rows(
-        self, columns: Mapping[str, Sequence[Value | None]], work: Sequence[float] | None, count: int
-    ) -> NDArray[np.float64]:  # (trials, features)
-        """Features of `count` trials, one row each."""
-        standardised = [
-            (feature / scale - mean) / spread
-            for feature, (scale, mean, spread) in zip(self._raw(columns, work), self._scales, strict=True)
-        ]
-        return np.column_stack([np.ones(count), *standardised])
-
-    def _raw(
-        self, columns: Mapping[str, Sequence[Value | None]], work: Sequence[float] | None
-    ) -> list[NDArray[np.float64]]:
-        raw: list[NDArray[np.float64]] = []
-        if work is not None:
-            log_work = np.log(np.maximum(np.nan_to_num(np.asarray(work, dtype=float)), 1e-300))
-            raw += [log_work, log_work**2]
-        for name, column in columns.items():
-            levels = self._levels[name]
-            if levels is not None:
-                raw += [np.array([str(v) == level for v in column], dtype=float) for level in levels[1:]]
-                continue
-            values = np.array([math.nan if value is None else value for value in column], dtype=float)
-            has = ~np.isnan(values)
-            if name in self._means:
-                raw += [has.astype(float), np.where(has, values, self._means[name])]
-                continue
-            # A later trial may lack what all had before.
-            values = np.where(has, values, 1.0)
-            # A later value may be outside the domain of the logarithm.
-            raw += [values, np.log(np.maximum(values, 1e-300))] if self._has_log[name] else [values]
-        return raw
-
-
-def _levels(column: Sequence[Value | None]) -> list[str] | None:
-    """The levels of a parameter that is not a number, empty if there are too many; None for a number."""
-    if not any(isinstance(value, (bool, str)) for value in column):
-        return None
-    levels = sorted({str(value) for value in column})
-    return levels if len(levels) <= _MAX_LEVELS else []
-
-
-def _mean(column: Sequence[Value | None]) -> float:
-    values = [float(value) for value in column if value is not None]
-    return sum(values) / len(values) if values else 0.0
-
-
-def _scale(feature: NDArray[np.float64]) -> tuple[float, float, float]:
-    # Scaled first: the squares of values near the maximum of a float overflow.
-    scale = float(np.abs(feature).max(initial=0.0)) or 1.0
-    spread = float((feature / scale).std())
-    return scale, float((feature / scale).mean()), spread if spread > 0 else 1.0
-
-
-def _ridge(features: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Weights (features,) of the ridge regression; the constant, column 0, is not penalised."""
-    penalty = _RIDGE * np.eye(features.shape[1])
-    penalty[0, 0] = 0.0
-    solved = np.linalg.lstsq(features.T @ features + penalty, features.T @ targets, rcond=None)
-    return np.asarray(solved[0], dtype=np.float64)
+def _every(running_s: Mapping[int, float], limit: int) -> dict[int, float]:
+    """Up to `limit` of these trials, evenly chosen."""
+    stride = -(-len(running_s) // limit) or 1
+    return dict(islice(running_s.items(), 0, None, stride))

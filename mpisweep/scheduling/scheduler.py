@@ -47,7 +47,7 @@ from mpisweep.scheduling.events import (
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.rules.blame import on_device_suspected, release
 from mpisweep.scheduling.rules.ends import on_trials_ended, on_trials_reclaimed
-from mpisweep.scheduling.rules.handout import fill
+from mpisweep.scheduling.rules.handout import fill, review_backlogs
 from mpisweep.scheduling.rules.learning import ask_ahead, ask_search, learn_durations, on_proposed
 from mpisweep.scheduling.rules.leases import (
     ask_after_stall,
@@ -212,7 +212,7 @@ class Scheduler:
         if core.supply is not None:
             ask_after_stall(core, core.supply, decisions, now)
         if core.model.is_due:
-            learn_durations(core)
+            learn_durations(core, now)
         if core.stopping is None:
             _hand_out(core, decisions, now)
         _conclude(core, decisions, now)
@@ -257,6 +257,8 @@ def _hand_out(core: Core, decisions: list[Decision], now: float) -> None:
         ask_ahead(core, core.proposals, decisions)
     if core.memory.is_rationed:
         ration(core, decisions, now)
+    if core.doubtful:
+        review_backlogs(core, decisions)
     if core.supply is None or not core.supply.must_ask_first:
         fill(core, decisions, now)
     if core.supply is not None:

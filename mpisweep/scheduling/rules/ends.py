@@ -89,6 +89,7 @@ def requeue(core: Core, slot: Slot, returned: Mapping[int, int], end: AttemptEnd
         if number in core.teams:
             decisions += on_rank_left(core, slot, core.teams[number], end)
     if alone:
-        wait_again(core, [*alone])
+        # What was reclaimed has not begun, and is as urgent as any trial of its length.
+        wait_again(core, [*alone], is_first=end is not AttemptEnd.RECLAIMED)
         decisions.append(GiveUp(slot.rank, [*alone], [*alone.values()], end))
     return decisions

@@ -6,7 +6,9 @@ from a process of its own (:mod:`mpisweep.scheduling.proposals`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
+from itertools import chain
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.scheduling.core import Core
@@ -34,13 +36,16 @@ def observe(core: Core, block: EndedBlock) -> None:
     core.model.observe([block.numbers[i] for i in kept], [block.wall_time_s[i] for i in kept])
 
 
-def learn_durations(core: Core) -> None:
+def learn_durations(core: Core, now: float) -> None:
     """Fit the durations again, then update the queues and the timetable."""
-    core.model.fit()
+    given_at = core.slots.given_at
+    # A slot that was given more trials since runs its first one for longer than that.
+    core.model.fit({next(iter(held)): now - given_at[slot] for slot, held in core.slots.held.items() if held})
     # Sorting a hundred thousand trials takes longer than running them if each is this short.
     if core.waiting.count_aside or (core.model.longest_s or 0.0) > BATCH_S:
         core.waiting.reconsider()
     mark_all_changed(core)
+    core.doubtful = deque([*core.slots.with_backlog, *chain(*core.slots.with_bound_backlog.values())])
 
 
 def ask_search(core: Core, search: AddingSearch, decisions: list[Decision]) -> None:

@@ -17,13 +17,17 @@ from mpisweep.scheduling.trials import FAILED, WAITING
 __all__ = ["queue_first", "retry", "wait_again"]
 
 
-def wait_again(core: Core, numbers: Sequence[int]) -> None:
-    """Put assigned trials back at the head of their queues."""
+def wait_again(core: Core, numbers: Sequence[int], *, is_first: bool = True) -> None:
+    """Put assigned trials back into their queues, at their heads or in sorted order."""
     for number in numbers:
         core.trials.move(number, WAITING)
     if core.supply is not None:
         numbers = core.supply.keep_ours(numbers)
-    core.waiting.put_back(core.memory.hold(numbers))
+    numbers = core.memory.hold(numbers)
+    if is_first:
+        core.waiting.put_back(numbers)
+    else:
+        core.waiting.add(numbers)
 
 
 def queue_first(core: Core, number: int, kind: str | None) -> None:
