@@ -111,8 +111,8 @@ def _fit(observed: Observations) -> Regression:
         information[running] = mills * (mills - z[running])
         curvature = (features.T * information) @ features + penalty
         gradient = spread * (features.T @ slope) - penalty @ weights
-        inverse: NDArray[np.float64] = np.linalg.pinv(curvature, hermitian=True)
-        weights += inverse @ gradient
+        inverse = np.asarray(np.linalg.pinv(curvature, hermitian=True), dtype=np.float64)
+        weights = weights + inverse @ gradient
         z = (logs - features @ weights) / spread
         mills = _inverse_mills(z[running])
         squares = spread**2 * float((z[~running] ** 2).sum() + (1 + z[running] * mills).sum())
