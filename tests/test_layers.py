@@ -36,7 +36,8 @@ ALLOWED = {
     "scheduling.events": {"blocks", "records"},
     "scheduling.decisions": {"blocks", "records"},
     "scheduling.ranking": set(),
-    "scheduling.durations": {"records"},
+    "scheduling.regression": {"records"},
+    "scheduling.durations": {"scheduling.regression", "records"},
     "scheduling.trials": {"records"},
     "scheduling.slots": {"scheduling.ranking", "records"},
     "scheduling.proposals": set(),
@@ -262,6 +263,7 @@ ALLOWED = {
     "master": {
         "scheduling.decisions",
         "scheduling.durations",
+        "scheduling.regression",
         "scheduling.events",
         "scheduling.proposals",
         "scheduling.scheduler",

@@ -12,6 +12,7 @@ rules/          functions over the core, one subject per file
 ended           ends of trials that the scheduler writes itself
 queues          the trials that wait, in the order in which they are handed out
 durations       expected durations of trials
+regression      how durations depend on parameters
 trials, slots   the state of each trial and of each slot, written in one place
 timetable       when each slot finishes the trials that it holds
 room            where a trial of several ranks can start, and which slots are kept for one
