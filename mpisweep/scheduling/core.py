@@ -6,7 +6,6 @@ The rules (:mod:`mpisweep.scheduling.rules`) are functions over the core and kee
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -119,8 +118,6 @@ class Core:
         self.timetable = Timetable(self.slots, model, policy.deadline)
         self.is_timed = policy.deadline < inf or self.waiting.any_widths
         self.room = Room()
-        #: Slots whose backlog is to be reviewed, because expected durations have changed.
-        self.doubtful: deque[Slot] = deque()
         #: The trial of several ranks for which slots are kept.
         self.kept_for = -1
         #: Unusable slots -> why; whether any worker was lost; ranks of devices far below their peers -> why.

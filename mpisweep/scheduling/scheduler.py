@@ -257,7 +257,7 @@ def _hand_out(core: Core, decisions: list[Decision], now: float) -> None:
         ask_ahead(core, core.proposals, decisions)
     if core.memory.is_rationed:
         ration(core, decisions, now)
-    if core.doubtful:
+    if core.slots.doubtful:
         review_backlogs(core, decisions)
     if core.supply is None or not core.supply.must_ask_first:
         fill(core, decisions, now)

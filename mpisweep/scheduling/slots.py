@@ -8,8 +8,9 @@ Pure: no clock, no I/O.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
 
 from mpisweep.records import Slot
 from mpisweep.scheduling.ranking import Ranking
@@ -54,6 +55,8 @@ class Slots:
         self.with_backlog: OrderedDict[Slot, None] = OrderedDict()
         #: Kind of device -> slots with a backlog that is bound to this kind: other kinds cannot run it.
         self.with_bound_backlog: dict[str, OrderedDict[Slot, None]] = {}
+        #: Slots whose backlog is to be reviewed, because expected durations have changed.
+        self.doubtful: deque[Slot] = deque()
         #: Slots that are kept for a trial of several ranks, ordered by when they will be free.
         self.kept: Ranking[Slot] = Ranking()
         #: Kept slots that hold nothing.
@@ -141,6 +144,10 @@ class Slots:
             self.asked.add(slot)
             self.asked_of_kind[self._kinds.get(slot, "")] += 1
         self._drop_backlog(slot)
+
+    def doubt_backlogs(self) -> None:
+        """Note that expected durations have changed."""
+        self.doubtful = deque([*self.with_backlog, *chain(*self.with_bound_backlog.values())])
 
     def note_answer(self, slot: Slot) -> None:
         """Note that the slot has answered a reclaim, or never will."""

@@ -101,8 +101,8 @@ def goes_ahead(core: Core, number: int) -> bool:
 
 def review_backlogs(core: Core, decisions: list[Decision]) -> None:
     """Reclaim trials that were handed out ahead before they were known to be long."""
-    for _ in range(min(_REVIEWS, len(core.doubtful))):
-        slot = core.doubtful.popleft()
+    for _ in range(min(_REVIEWS, len(core.slots.doubtful))):
+        slot = core.slots.doubtful.popleft()
         unstarted = islice(core.slots.held.get(slot, ()), 1, None)
         if not all(goes_ahead(core, number) for number in unstarted):
             decisions += reclaim(core, slot)

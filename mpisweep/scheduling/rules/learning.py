@@ -6,9 +6,7 @@ from a process of its own (:mod:`mpisweep.scheduling.proposals`).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
-from itertools import chain
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.scheduling.core import Core
@@ -45,7 +43,7 @@ def learn_durations(core: Core, now: float) -> None:
     if core.waiting.count_aside or (core.model.longest_s or 0.0) > BATCH_S:
         core.waiting.reconsider()
     mark_all_changed(core)
-    core.doubtful = deque([*core.slots.with_backlog, *chain(*core.slots.with_bound_backlog.values())])
+    core.slots.doubt_backlogs()
 
 
 def ask_search(core: Core, search: AddingSearch, decisions: list[Decision]) -> None:
