@@ -8,7 +8,7 @@ remaining trials.
 
 A trial that is expected to take :data:`AHEAD_S` or more is assigned alone, and to an idle slot only.  Behind
 a running trial it would wait for this one slot, and the longest trials would meet in the same slots: at 256
-workers a sweep of 700 such trials took 1.4 times as long.  The message that it waits for takes a millisecond.
+workers a sweep of 700 such trials took 40% longer.  The message that it waits for takes a millisecond.
 Trials that were handed out before this was known are reclaimed, some with every event.  Sweeps with trials of
 several ranks hand out ahead as well: a slot that is kept while its neighbours are busy needs a backlog.
 """
