@@ -106,7 +106,7 @@ def test_trials_that_still_run_count_as_longer_than_they_have_run():
 
 
 def test_the_fit_has_the_largest_likelihood():
-    """No other weights explain ended and running trials better, but for the penalty."""
+    """No other weights give ended and running trials a larger penalised likelihood."""
     random = Random(5)
     sizes = np.array([random.gauss(0, 1) for _ in range(60)])
     logs = 1.0 + 0.5 * sizes + np.array([random.gauss(0, 0.3) for _ in range(60)])

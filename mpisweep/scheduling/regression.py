@@ -76,7 +76,7 @@ class Regression:
 
 
 def fit_best(observed: Observations) -> Regression:
-    """The regression on all features, or on the constant alone if the features explain too little.
+    """The regression on all features, or on the constant if they explain too little.
 
     The criterion is Schwarz's (Ann. Stat. 6, 1978).
     """
