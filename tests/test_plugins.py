@@ -281,7 +281,7 @@ def test_options_of_a_plugin_are_checked_like_those_of_a_built_in_workload(folde
     (folder / "sweep.toml").write_text(SWEEP.replace("downwards", "downward"), encoding="utf-8")
     assert sentence(run("check", "sweep.toml", folders=[tiny])) == (
         "mpisweep: sweep.toml: search: is 'downward'; expected one of grid, points, random, sobol, largest_batch, batch_size, "
-        "tpe, gp, cmaes, nsga2, downwards"
+        "tpe, gp, cmaes, nsga2, downwards; did you mean 'downwards'?"
     )
 
 

@@ -39,12 +39,12 @@ def test_a_sweep_file_with_every_table_is_parsed():
         ("", "workload: is missing; expected 'resnet50', a function like 'my_train:train', or { command = "
              "\"python train.py --x={x}\" }"),
         ('workload = "resnet"', "workload: is 'resnet'; expected 'resnet50', a function like "
-                                "'my_train:train', or { command = \"python train.py --x={x}\" }"),
+                                "'my_train:train', or { command = \"python train.py --x={x}\" }; did you mean 'resnet50'?"),
         (RESNET + "sed = 1", "sed: is not a known key; did you mean 'seed'?"),
         (RESNET + 'objective = "los"', "objective: resnet50 has no metric 'los'; did you mean 'loss'?"),
         (RESNET + "seed = -1", "seed: is -1; expected an integer of at least 0"),
         (RESNET + 'search = "gird"', "search: is 'gird'; expected one of grid, points, random, sobol, largest_batch, batch_size, "
-            "tpe, gp, cmaes, nsga2"),
+            "tpe, gp, cmaes, nsga2; did you mean 'grid'?"),
         (
             RESNET + "[parameters]\nbatchsize = { from = 1, to = 7 }",
             "parameters.batchsize: resnet50 has no such option; did you mean 'batch_size'?",
