@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Table 1: the best trials by the objective, with their times and the baseline.
+"""Table 1: the best trials by the objective, or the front of several, with times and the baseline.
 
 python analysis/top_configs.py resnet50.h5 -k 5
 python analysis/top_configs.py resnet50.h5 --format latex > table1.tex
@@ -19,8 +19,8 @@ FORMATS = {"csv": tables.to_csv, "markdown": tables.to_markdown, "latex": tables
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", type=Path, help="a results file")
-    parser.add_argument("-k", type=int, default=5, help="number of trials (default: 5)")
-    parser.add_argument("--metric", help="to rank by (default: the objective)")
+    parser.add_argument("-k", type=int, help="number of trials (default: 5; of a front 20)")
+    parser.add_argument("--metric", help="to rank by (default: the objective; the front of several)")
     parser.add_argument(
         "--direction",
         choices=("minimize", "maximize"),

@@ -44,7 +44,7 @@ def loss(configuration: Configuration, random: Random) -> float:
 def proposer(sampler: str, past: Past, seed: int = 0) -> Proposer:
     options = {"search": "random", "trials": 1}
     space = spec_from_flags("m:f", SPACE, options=options, folder=Path()).space
-    return Proposer(space, NAMED[sampler], seed, Direction.MINIMIZE, past)
+    return Proposer(space, NAMED[sampler], seed, [Direction.MINIMIZE], past)
 
 
 def cost_ms(sampler: str, known: int, asks: int) -> float:
@@ -52,7 +52,7 @@ def cost_ms(sampler: str, known: int, asks: int) -> float:
     random = Random(0)
     space = spec_from_flags("m:f", SPACE, options={"search": "random", "trials": 1}, folder=Path()).space
     points = [space.from_unit([random.random() for _ in SPACE]) for _ in range(known + 64)]
-    ends = [Told(number, loss(points[number], random)) for number in range(known)]
+    ends = [Told(number, [loss(points[number], random)]) for number in range(known)]
     search = proposer(sampler, Past(points, {}, ends))
     search.ask(len(points), 1)
     started = time.process_time()

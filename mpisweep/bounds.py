@@ -10,7 +10,7 @@ Pure.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 __all__ = ["LOG_CHARS", "MESSAGE_CHARS", "METRICS", "NAME_CHARS", "MetricNames", "shortened"]
 
@@ -36,11 +36,11 @@ class MetricNames:
     """The names under which one trial's metrics are stored.
 
     Args:
-        objective: always kept, even if the trial has too many metrics.
+        objectives: always kept, even if the trial has too many metrics.
     """
 
-    def __init__(self, objective: str = "") -> None:
-        self._objective = objective
+    def __init__(self, objectives: Container[str] = ()) -> None:
+        self._objectives = objectives
         self._kept: dict[str, str] = {}
         #: The first cut or omission, as a message; empty if there is none.
         self.notice = ""
@@ -50,7 +50,7 @@ class MetricNames:
         kept = self._kept.get(name)
         if kept is not None:
             return kept
-        if len(self._kept) >= METRICS and name != self._objective:
+        if len(self._kept) >= METRICS and name not in self._objectives:
             self.notice = (
                 self.notice or f"more than {METRICS:,} metrics: {name!r:.80} and later ones are not stored"
             )

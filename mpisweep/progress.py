@@ -11,7 +11,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -64,6 +64,10 @@ class Progress:
     best: float | None
     best_number: int | None
     best_parameters: dict[str, Value]
+    #: The best values of the objectives after the first one.
+    others: dict[str, float] = field(default_factory=dict)
+    #: Number of trials on the front of several objectives.
+    front: int = 0
 
 
 class ProgressSink(Protocol):
@@ -216,6 +220,10 @@ def _pace(progress: Progress) -> list[str]:
 def _best(progress: Progress) -> str:
     if progress.best is None:
         return ""
+    if progress.others:
+        bests = {progress.objective: progress.best} | progress.others
+        texts = [f"best {name} {number_text(value)}" for name, value in bests.items()]
+        return ", ".join([f"{counted(progress.front, 'trial')} on the front", *texts])
     parameters = configuration_text(progress.best_parameters)
     return (
         f"best {progress.objective} {number_text(progress.best)} "

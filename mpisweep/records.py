@@ -161,6 +161,19 @@ class Direction(StrEnum):
     MAXIMIZE = "maximize"
 
 
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """A metric by which trials are ranked."""
+
+    name: str
+    direction: Direction
+
+    @property
+    def sign(self) -> float:
+        """What to multiply its values by so that smaller is better."""
+        return 1.0 if self.direction is Direction.MINIMIZE else -1.0
+
+
 class Slot(NamedTuple):
     """One trial process of one rank; it runs one trial at a time.
 

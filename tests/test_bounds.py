@@ -50,7 +50,7 @@ def test_a_shortened_text_keeps_its_beginning_and_its_end_and_says_how_much_is_m
 
 
 def test_long_names_stay_different_and_the_objective_is_kept_however_many_metrics_there_are():
-    names = MetricNames("loss")
+    names = MetricNames(["loss"])
     first, second = names.kept("a" * 5000), names.kept("a" * 5001)
     assert first != second
     assert first is not None

@@ -105,7 +105,7 @@ def test_only_trials_that_have_ended_are_compared_with_the_code():
     )
     ends = [AttemptEnd.ENDED, AttemptEnd.LOST, AttemptEnd.RUNNING, AttemptEnd.ENDED, AttemptEnd.ENDED]
     known = KnownSweep(
-        {"x": [1, 2, 3, 4, 5]}, [complete, waiting, running, waiting, complete], [1] * 5, None, None,
+        {"x": [1, 2, 3, 4, 5]}, [complete, waiting, running, waiting, complete], [1] * 5, None,
         attempts_table={"trial": [0, 1, 2, 3, 4], "worker": [0, 0, 0, 0, -1], "end": [*map(int, ends)]},
         workers_table={"allocation": [0]},
         allocations_table={"code": ['{"mine.py": "1", "gone.py": "2"}']},

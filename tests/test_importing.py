@@ -207,7 +207,7 @@ def test_a_search_is_told_imported_trials_first_and_a_rebuilt_one_too(sampler):
     known = [({"x": 1.5 + i / 100, "n": 30}, i / 100) for i in range(20)]
 
     def proposer(past: Past) -> Proposer:
-        return Proposer(space, sampler, 0, Direction.MINIMIZE, past)
+        return Proposer(space, sampler, 0, [Direction.MINIMIZE], past)
 
     first = proposer(Past([], {}, [], known))
     proposed = first.ask(0, 3)
@@ -227,7 +227,7 @@ def test_what_was_imported_moves_the_first_proposals_towards_it(sampler):
     ]
 
     def mean_error(past: Past) -> float:
-        found = Proposer(space, sampler, 0, Direction.MINIMIZE, past).ask(0, 8)
+        found = Proposer(space, sampler, 0, [Direction.MINIMIZE], past).ask(0, 8)
         return sum(abs(float(one["x"]) - 1.5) + abs(int(one["n"]) - 30) / 10 for one in found) / len(found)
 
     assert mean_error(Past([], {}, [], known)) < 0.7 * mean_error(NOTHING)
@@ -335,7 +335,7 @@ def assert_proposals_follow(path: Path) -> None:
     after = [int(count) for count in sweep.trials["proposed_after"]]
     for number in (0, len(configurations) // 2, len(configurations) - 1):
         past = Past(configurations[:number], dict(enumerate(after[:number])), ends[: after[number]], known)
-        proposer = Proposer(sweep.spec.space, NAMED["tpe"], 0, Direction.MINIMIZE, past)
+        proposer = Proposer(sweep.spec.space, NAMED["tpe"], 0, [Direction.MINIMIZE], past)
         assert proposer.ask(number, 1) == [configurations[number]]
 
 

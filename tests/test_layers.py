@@ -25,13 +25,14 @@ RULES = (
 ALLOWED = {
     "records": set(),
     "bounds": set(),
+    "pareto": set(),
     "trend": set(),
     "plugins": set(),
     "blocks": {"records"},
     "progress": {"records", "spec"},
     "messages": {"records"},
     "spec": {"plugins", "processes.kernel", "records"},
-    "search": {"spec", "plugins", "trend", "blocks", "records"},
+    "search": {"spec", "plugins", "trend", "blocks", "pareto", "records"},
     "scheduling": set(),
     "scheduling.events": {"blocks", "records"},
     "scheduling.decisions": {"blocks", "records"},
@@ -219,6 +220,8 @@ ALLOWED = {
     },
     "results.trial_table": {"results.state", "results.columns", "spec", "records"},
     "results.occupancy": {"results.trial_table", "records"},
+    "results.tables": {"results.state", "results.trial_table", "results.occupancy", "records"},
+    "results.tradeoff": {"results.trial_table", "results.occupancy", "results", "spec", "pareto", "records"},
     "results.budgets": {"results.state", "results", "spec", "blocks"},
     "results.load": {
         *(
@@ -233,6 +236,8 @@ ALLOWED = {
                 "state",
                 "stopping",
                 "trial_table",
+                "tables",
+                "tradeoff",
             )
         ),
         "results",
@@ -293,6 +298,7 @@ ALLOWED = {
         "spec",
         "messages",
         "blocks",
+        "pareto",
         "records",
     },
     "rank": {
@@ -361,7 +367,8 @@ ONE_IMPORTER = {
     "mpi4py": {"rank/transport.py"},
     "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},
     "matplotlib": {
-        f"views/figures/{name}.py" for name in ("curves", "metric", "scaling", "style", "timeline", "total")
+        f"views/figures/{name}.py"
+        for name in ("curves", "front", "metric", "scaling", "style", "timeline", "total")
     },
     "scipy": {"search/sobol.py"},
     "optuna": {f"search/{name}.py" for name in ("proposing", "samplers", "thinning")}

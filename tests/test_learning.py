@@ -51,11 +51,20 @@ def loss(configuration) -> float:
     return abs(float(configuration["x"]) - 1.5) + abs(int(configuration["n"]) - 30) / 10
 
 
+def loss_and_time(configuration) -> list[float]:
+    """Two objectives in conflict: the smaller `n`, the larger the loss and the smaller the time."""
+    return [loss(configuration), int(configuration["n"]) + float(configuration["x"]) ** 2]
+
+
+ONE, TWO = [Direction.MINIMIZE], [Direction.MINIMIZE, Direction.MAXIMIZE]
+
+
 class History:
     """A search and what happened in it, so that another process can continue."""
 
-    def __init__(self, sampler: SamplerChoice, parameters=SPACE, seed: int = 0) -> None:
+    def __init__(self, sampler: SamplerChoice, parameters=SPACE, seed: int = 0, directions=ONE) -> None:
         self.sampler, self.seed, self.space = sampler, seed, space_of(*parameters)
+        self.directions = directions
         self.configurations: list[dict] = []
         self.known: list[int] = []
         self.ends: list[Told] = []
@@ -63,7 +72,7 @@ class History:
 
     def rebuilt(self) -> Proposer:
         past = Past(self.configurations, dict(enumerate(self.known)), self.ends)
-        return Proposer(self.space, self.sampler, self.seed, Direction.MINIMIZE, past)
+        return Proposer(self.space, self.sampler, self.seed, self.directions, past)
 
     def ask(self, count: int) -> list[dict]:
         found = self.proposer.ask(len(self.configurations), count)
@@ -71,8 +80,11 @@ class History:
         self.configurations += found
         return found
 
+    def outcome(self, configuration) -> list[float]:
+        return loss_and_time(configuration) if len(self.directions) == 2 else [loss(configuration)]
+
     def end(self, *numbers: int, failed: bool = False) -> None:
-        told = [Told(n, None if failed else loss(self.configurations[n])) for n in numbers]
+        told = [Told(n, None if failed else self.outcome(self.configurations[n])) for n in numbers]
         self.ends += told
         self.proposer.tell(told)
 
@@ -97,10 +109,11 @@ def test_a_search_that_is_rebuilt_goes_on_as_the_first_one_would_have(sampler: S
 @settings(max_examples=15, deadline=None)
 @given(
     sampler=st.sampled_from([NAMED["tpe"], NAMED["nsga2"]]),
+    directions=st.sampled_from([ONE, TWO]),
     turns=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4), st.booleans()), min_size=1, max_size=8),
 )
-def test_whatever_the_order_of_ends_a_rebuilt_search_proposes_the_same(sampler, turns):
-    search = History(sampler)
+def test_whatever_the_order_of_ends_a_rebuilt_search_proposes_the_same(sampler, directions, turns):
+    search = History(sampler, directions=directions)
     running: list[int] = []
     for asked, over, is_failure in turns:
         first = len(search.configurations)
@@ -171,7 +184,7 @@ def test_constraints_hold_and_inactive_parameters_are_absent_also_after_a_rebuil
         assert ("momentum" in one) == (one["o"] == "sgd")
         assert one["n"] * one["b"] <= 512
         assert one["w"] == {8: 1, 16: 2, 32: 3, 64: 4}[one["b"]]
-        told = [Told(number, float(one["n"]))]
+        told = [Told(number, [float(one["n"])])]
         search.ends += told
         search.proposer.tell(told)
     other = search.rebuilt()
@@ -192,19 +205,19 @@ def test_it_learns():
         for number in range(60):
             kind.ask(1)
             kind.end(number)
-    best = [min(end.objective for end in kind.ends) for kind in (search, chance)]
+    best = [min(end.outcome for end in kind.ends) for kind in (search, chance)]
     assert best[0] < best[1]
-    late = [np.median([end.objective for end in kind.ends[30:]]) for kind in (search, chance)]
+    late = [np.median([end.outcome for end in kind.ends[30:]]) for kind in (search, chance)]
     assert late[0] < 0.6 * late[1]
 
 
 def test_trials_outside_the_space_and_unknown_ends_do_no_harm():
     search = History(NAMED["tpe"])
     search.configurations = [{"x": 99.0, "n": 1, "lr": 1e-3, "o": "sgd", "b": 8}]
-    search.known, search.ends = [-1], [Told(0, 0.1)]
+    search.known, search.ends = [-1], [Told(0, [0.1])]
     search.proposer = search.rebuilt()
     assert len(search.ask(2)) == 2
-    search.proposer.tell([Told(77, 1.0)])
+    search.proposer.tell([Told(77, [1.0])])
 
 
 # ------------------------------------------------------------------------------------- the scheduler
@@ -344,7 +357,7 @@ def assert_reproducible(path: Path, search: str = "tpe") -> None:
     sweep = package.load(path)
     trials, spec = sweep.trials, sweep.spec
     ends = {
-        int(row["end_order"]): (int(row["number"]), _objective(row))
+        int(row["end_order"]): (int(row["number"]), _outcome(row, spec))
         for row in trials
         if row["end_order"] >= 0
     }
@@ -358,13 +371,13 @@ def assert_reproducible(path: Path, search: str = "tpe") -> None:
         if count >= 0:
             before = {n: ends for n, ends in enumerate(known[:number]) if ends >= 0}
             past = Past(configurations[:number], before, history[:count])
-            proposer = Proposer(spec.space, NAMED[search], spec.seed, spec.direction, past)
+            directions = [one.direction for one in spec.objectives]
+            proposer = Proposer(spec.space, NAMED[search], spec.seed, directions, past)
             assert proposer.ask(number, 1) == [configurations[number]], f"trial {number}"
 
 
-def _objective(row) -> float | None:
-    value = float(row["loss"])
-    return value if row["state"] == "complete" and np.isfinite(value) else None
+def _outcome(row, spec) -> list[float] | None:
+    return [float(row[one.name]) for one in spec.objectives] if row["state"] == "complete" else None
 
 
 @pytest.mark.mpi
@@ -510,7 +523,7 @@ def test_after_many_trials_the_sampler_sees_the_best_ones_and_a_sample_of_the_ot
         for i in range(900)
     ]
     search.configurations, search.known = points, [-1] * 900
-    search.ends = [Told(number, loss(points[number])) for number in range(900)]
+    search.ends = [Told(number, [loss(points[number])]) for number in range(900)]
     seen = []
     sample = optuna.samplers.TPESampler.sample_relative
 
@@ -523,8 +536,8 @@ def test_after_many_trials_the_sampler_sees_the_best_ones_and_a_sample_of_the_ot
     monkeypatch.setattr(optuna.samplers.TPESampler, "sample_relative", spy)
     search.rebuilt().ask(900, 1)
     assert len(seen) == SHOWN
-    best = sorted(end.objective for end in search.ends)[:BEST]
-    assert sorted(trial.value for trial in seen)[:BEST] == best
+    best = sorted(end.outcome for end in search.ends)[:BEST]
+    assert sorted(trial.values for trial in seen)[:BEST] == best
 
 
 @pytest.mark.mpi

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from mpisweep.blocks import EndedBlock, encode
+from mpisweep.master.best import BestSoFar
 from mpisweep.master.known import duration_model, trial_widths
 from mpisweep.master.lease_client import EndedByOthers
 from mpisweep.master.loop import Master
@@ -117,7 +118,7 @@ class Ranks:
         self.now = 0.0
         self.sent: dict[int, list[Message]] = {}
         self.master = Master(
-            spec=spec, trials=trials, best=None, measures=False, tells_end=False,
+            spec=spec, trials=trials, best=BestSoFar(spec.objectives), measures=False, tells_end=False,
             scheduler=Scheduler(
                 trials.states, trials.attempts, duration_model(spec, trials, None), retries=1, grace_s=1.0,
                 widths=trial_widths(spec, trials), shared=lease_client is not None,

@@ -200,14 +200,22 @@ def test_repeats_may_grow_but_not_shrink_and_a_search_that_learns_keeps_them():
 def test_a_search_is_told_the_mean_once_all_repeats_have_ended():
     told = MeanOfRepeats([0, 1, 0, 1, 0, 1, 2, 2, 2], 3)
     assert [
-        told.note(number, value) for number, value in [(0, 1.0), (4, 6.0), (1, None), (5, float("nan"))]
+        told.note(number, outcome)
+        for number, outcome in [(0, [1.0]), (4, [6.0]), (1, None), (5, [float("nan")])]
     ] == ([None] * 4)
     # A trial that ends twice, because it was excluded for a while, counts once.
     assert told.note(1, None) is None
-    assert told.note(3, 7.0) == (1, 7.0)
-    assert told.note(2, 2.0) == (0, 3.0)
-    assert told.note(2, 9.0) is None
+    assert told.note(3, [7.0]) == (1, [7.0])
+    assert told.note(2, [2.0]) == (0, [3.0])
+    assert told.note(2, [9.0]) is None
     assert [told.note(number, None) for number in (6, 7, 8)] == [None, None, (2, None)]
+
+
+def test_of_several_objectives_each_has_its_mean_over_the_repeats_in_which_all_are_finite():
+    told = MeanOfRepeats([0, 0, 0], 3)
+    assert told.note(0, [1.0, 10.0]) is None
+    assert told.note(1, [2.0, None]) is None
+    assert told.note(2, [3.0, 30.0]) == (0, [2.0, 20.0])
 
 
 def test_every_proposal_is_run_as_often_as_the_sweep_wants_and_no_more_are_asked_for():

@@ -71,7 +71,7 @@ class Method:
             sweep = listed_sweep(_listed(table, self.search, trials, seed), run_trial, workers)
         else:
             space = table.spec(self.search, seed, trials).space
-            search = Proposer(space, NAMED[self.search], seed, Direction.MINIMIZE, Past([], {}, []))
+            search = Proposer(space, NAMED[self.search], seed, [Direction.MINIMIZE], Past([], {}, []))
             sweep = learning_sweep(search, list(table.parameters), trials, run_trial, workers)
         sweep.run()
         return sweep.ends

@@ -113,7 +113,7 @@ class VirtualSweep:
             case Commit(block):
                 for number in block.numbers:
                     loss = self.outcomes.pop(number).loss
-                    self.told.append(Told(number, loss))
+                    self.told.append(Told(number, [loss]))
                     self.ends.append(Ended(self.now, self.configurations[number], loss))
             case End():
                 self.is_over = True

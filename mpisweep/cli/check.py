@@ -117,8 +117,9 @@ def _print_sweep(spec: Spec, sampler: Sampler, results: Path) -> None:
         print(f"  trial 0     {command_text(spec.workload, spec.full(sampler[0]), number=0)}")
     if spec.fresh_process:
         print("  process     a new process for every trial")
-    print(f"  objective   {spec.objective}, {spec.direction.value}")
-    if caution := _caution(spec, sampler):
+    for objective in spec.objectives:
+        print(f"  objective   {objective.name}, {objective.direction.value}")
+    for caution in _cautions(spec, sampler):
         print(f"  warning     {caution}")
     for warning in getattr(sampler, "warnings", ()):
         print(f"  warning     {warning}")
@@ -200,14 +201,16 @@ def _parameter_text(space: SearchSpace, parameter: Parameter) -> str:
     return text
 
 
-def _caution(spec: Spec, sampler: Sampler) -> str:
-    """Why the objective may say little; empty if it does not."""
+def _cautions(spec: Spec, sampler: Sampler) -> list[str]:
+    """Why the objectives may say little."""
     described = spec.built_in
     if described is None:
-        return ""
+        return []
     # A search that learns has no configuration yet; any says whether the objective means something.
     usual = sampler[0] if len(sampler) else spec.space.from_unit([0.5] * len(spec.space.axes))
-    return described.caution(described.defaults | spec.full(usual), spec.objective)
+    full = described.defaults | spec.full(usual)
+    found = (described.caution(full, objective.name) for objective in spec.objectives)
+    return list(dict.fromkeys(filter(None, found)))
 
 
 class _Remaining(NamedTuple):
@@ -279,13 +282,13 @@ def _print_remaining(options: argparse.Namespace, spec: Spec, remaining: _Remain
 
 def _fields(spec: Spec, sampler: Sampler, remaining: _Remaining) -> dict[str, object]:
     """The answer of check for JSON."""
-    warnings = [caution] if (caution := _caution(spec, sampler)) else []
     return {
         "source": spec.source,
         "name": spec.name,
         "workload": _workload_text(spec),
         "objective": spec.objective,
         "direction": spec.direction.value,
+        "objectives": [{"name": one.name, "direction": one.direction.value} for one in spec.objectives],
         "search": spec.search_text,
         "configurations": len(sampler) or None,
         "parameters": {
@@ -296,7 +299,7 @@ def _fields(spec: Spec, sampler: Sampler, remaining: _Remaining) -> dict[str, ob
         "baseline": spec.baseline_configuration(),
         "import": _imports(spec, remaining.path),
         "stop": _stop_texts(spec),
-        "warnings": warnings + list(getattr(sampler, "warnings", ())),
+        "warnings": [*_cautions(spec, sampler), *getattr(sampler, "warnings", ())],
         "results": str(remaining.path),
         "trials": remaining.trials,
         "ended": remaining.ended,

@@ -22,17 +22,19 @@ from mpisweep.views.reading import add_at, load_at
 
 __all__ = ["add_commands"]
 
+_K = "number of trials in the table (default: 5; of a front 20, evenly along it)"
+
 
 def add_commands(commands: Commands) -> None:
     """Register the commands."""
     top = commands.add_parser(
         "top",
-        help="print the best trials and the baseline",
-        description="Print the best completed trials by the objective or another metric, and the baseline.",
+        help="print the best trials and the baseline; of several objectives, the Pareto front",
+        description="Print the best trials and the baseline; of several objectives, the Pareto front.",
     )
     add_file(top)
-    top.add_argument("-k", type=at_least_1, default=5, metavar="K", help="number of trials (default: 5)")
-    top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objective")
+    top.add_argument("-k", type=at_least_1, metavar="K", help=_K)
+    top.add_argument("--by", metavar="METRIC", help="rank by this metric instead of the objectives")
     top.add_argument(
         "--direction",
         choices=("minimize", "maximize"),
@@ -104,9 +106,7 @@ def _add_writers(commands: Commands) -> None:
     report.add_argument(
         "-o", "--output", type=Path, metavar="OUT", help="HTML file (default: FILE with the suffix .html)"
     )
-    report.add_argument(
-        "-k", type=at_least_1, default=5, metavar="K", help="number of trials in the table (default: 5)"
-    )
+    report.add_argument("-k", type=at_least_1, metavar="K", help=_K)
     add_at(report)
     report.set_defaults(command=_report)
 

@@ -208,6 +208,10 @@ def _why_nothing_finite(path: Path) -> str:
     sweep = _sweep(path)
     if sweep is None:
         return ""
-    if sweep.objective not in sweep.metrics:
-        return f"no trial reported {sweep.objective!r}; reported: {', '.join(sweep.metrics) or 'nothing'}"
+    names = [objective.name for objective in sweep.objectives]
+    for name in names:
+        if name not in sweep.metrics:
+            return f"no trial reported {name!r}; reported: {', '.join(sweep.metrics) or 'nothing'}"
+    if len(names) > 1:
+        return f"in every trial one of {', '.join(names)} is missing, NaN or infinite"
     return f"every {sweep.objective} is missing, NaN or infinite"

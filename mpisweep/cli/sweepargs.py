@@ -38,7 +38,7 @@ __all__ = [
 
 #: The commands that take a sweep, and so possibly a command line after ``--``.
 _COMMANDS = ("run", "check", "jobscript", "submit")
-#: Flags of the quick form: repeatable ones; keys of a sweep file; keys of its [limits] and [stop].
+#: Flags of the quick form: repeatable ones; keys of a sweep file, some repeatable; of [limits]; of [stop].
 _REPEATED = {
     "-p": "parameter",
     "--where": "where",
@@ -46,8 +46,8 @@ _REPEATED = {
     "--metric": "metric",
     "--import": "imports",
 }
-_KEYS = ("name", "objective", "direction", "search", "order", "points", "trials", "repeats", "seed",
-         "max_points")  # fmt: skip
+_SEVERAL = ("objective", "direction")
+_KEYS = ("name", *_SEVERAL, "search", "order", "points", "trials", "repeats", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
 _STOP = ("target", "patience", "device_hours")
 
@@ -146,10 +146,7 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
         "repeatable",
     )
     quick.add_argument("--name", help="name of the sweep")
-    quick.add_argument("--objective", metavar="METRIC", help="metric to rank trials by (default: loss)")
-    quick.add_argument(
-        "--direction", choices=("minimize", "maximize"), help="direction of the objective (default: minimize)"
-    )
+    _add_objectives(quick)
     quick.add_argument(
         "--search",
         choices=_Searches(),
@@ -175,6 +172,21 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
     quick.add_argument("--timeout", metavar="DURATION", help="time limit per trial, e.g. 10m")
     quick.add_argument(
         "--retries", type=int, metavar="N", help="retries of a trial after losing its worker (default: 2)"
+    )
+
+
+def _add_objectives(quick: argparse._ActionsContainer) -> None:
+    quick.add_argument(
+        "--objective",
+        action="append",
+        metavar="METRIC",
+        help="metric to rank trials by (default: loss); repeatable, for several objectives",
+    )
+    quick.add_argument(
+        "--direction",
+        action="append",
+        choices=("minimize", "maximize"),
+        help="direction of the objective (default: minimize); with several, once for all or once for each",
     )
 
 
@@ -249,6 +261,8 @@ def read_spec(options: argparse.Namespace) -> Spec:
             "or, after --, a command line"
         )
     keys = {key: getattr(options, key) for key in _KEYS}
+    # A sweep file writes one of these as a text.
+    keys |= {key: found[0] for key in _SEVERAL if (found := keys[key]) and len(found) == 1}
     limits = {key: getattr(options, key) for key in _LIMITS}
     stop = {key: getattr(options, key) for key in _STOP}
     if command_line or name in BUILTIN or (not Path(name).exists() and (":" in name or is_workload(name))):
@@ -300,8 +314,9 @@ def quick_words(options: argparse.Namespace) -> list[str]:
         for value in getattr(options, key):
             words += [flag, value]
     for key in (*_KEYS, *_LIMITS, *_STOP):
-        if getattr(options, key) is not None:
-            words += [f"--{key.replace('_', '-')}", str(getattr(options, key))]
+        given = getattr(options, key)
+        for value in given if isinstance(given, list) else [given] if given is not None else ():
+            words += [f"--{key.replace('_', '-')}", str(value)]
     return words
 
 

@@ -209,7 +209,8 @@ def _exit_code(spec: Spec, known: KnownSweep) -> int:
         any(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in known.states) or not known.states
     )
     measured = spec.measures or known.has_metrics
-    return EndReason.of_all(completed=completed, measured=measured, finite=known.best is not None).exit_code
+    is_finite = known.best(spec.objectives).number is not None
+    return EndReason.of_all(completed=completed, measured=measured, finite=is_finite).exit_code
 
 
 def _digest(trials: Trials) -> str:

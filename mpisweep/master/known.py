@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.blocks import ImportedBlock
-from mpisweep.records import AttemptEnd, Direction, Slot, TrialState
+from mpisweep.master.best import BestSoFar
+from mpisweep.records import AttemptEnd, Objective, Slot, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Damage
@@ -21,6 +22,7 @@ from mpisweep.results.stopping import stopping_of
 from mpisweep.results.storing import read_here
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.search.evidence import Evidence, evidence_of
+from mpisweep.search.learning import Outcome
 from mpisweep.search.numbering import Known, Trials
 from mpisweep.search.spread import places
 from mpisweep.search.stopping import Stopping
@@ -57,8 +59,8 @@ class KnownSweep(Known):
     causes: Sequence[int] = ()
     #: Final values of each metric, per trial.
     metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    #: Objective per trial; empty if no trial has reported it.
-    objectives: Sequence[float] = ()
+    #: The values of each objective, one per trial; NaN where it was not reported.
+    objectives: Sequence[Sequence[float]] = ()
     #: Proposed trial -> the number of ends that a learning search knew when it proposed it.
     proposed_after: Mapping[int, int] = field(default_factory=dict)
     #: Per trial, its position in the order of ends; -1 before its end.
@@ -70,6 +72,13 @@ class KnownSweep(Known):
     #: The rules of [stop] by these results: with the end of the last run, or as its next master goes on.
     rules: Stopping | None = None
     rules_within_run: Stopping | None = None
+
+    def best(self, objectives: Sequence[Objective]) -> BestSoFar:
+        """The best of the complete trials."""
+        best = BestSoFar(objectives)
+        complete = [n for n, state in enumerate(self.states) if state == TrialState.COMPLETE]
+        best.note(complete, [[column[number] for number in complete] for column in self.objectives])
+        return best
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:
@@ -120,19 +129,16 @@ class KnownSweep(Known):
                 lead = Slot(workers["rank"][worker], place)
                 yield number, attempt, [lead, *others.get((number, attempt), ())]
 
-    def ends(self) -> list[tuple[int, float | None]]:
-        """(trial, objective) of the ended trials, in the order in which their ends were recorded."""
-        objectives = self.objectives or [math.nan] * len(self.states)
+    def ends(self) -> list[tuple[int, Outcome]]:
+        """The ended trials and their outcomes, in the order in which their ends were recorded."""
         ended = [n for n, state in enumerate(self.states) if TrialState(state).is_end]
         # Files of earlier versions have no order: their ends come first.
         ended.sort(key=lambda number: (self.end_order[number], number))
-        return [
-            (number, objectives[number] if self._is_result(number, objectives) else None) for number in ended
-        ]
+        return [(number, self._outcome(number)) for number in ended]
 
-    def _is_result(self, number: int, objectives: Sequence[float]) -> bool:
-        is_whole = self.states[number] in (TrialState.COMPLETE, TrialState.PRUNED)
-        return is_whole and math.isfinite(objectives[number])
+    def _outcome(self, number: int) -> Outcome:
+        is_result = self.states[number] in (TrialState.COMPLETE, TrialState.PRUNED)
+        return [column[number] for column in self.objectives] if is_result else None
 
     def edited(self, code: Mapping[str, str]) -> tuple[list[str], list[int]]:
         """Source files that changed since ended trials ran them, and those trials.
@@ -246,7 +252,6 @@ def known_trials(
         state.trials["state"],
         state.trials["attempt"],
         state.baseline,
-        _best_of(spec, state.trials["state"], state.metrics.get(spec.objective, [])),
         configurations=state.trials["configuration"],
         repeats=state.trials["repeat"],
         covered=state.covered,
@@ -256,7 +261,7 @@ def known_trials(
         allocations_table=state.allocations,
         causes=state.trials["cause"],
         metrics=state.metrics,
-        objectives=state.metrics.get(spec.objective, []),
+        objectives=[state.metrics.get(one.name) or [math.nan] * state.count for one in spec.objectives],
         proposed_after={n: ends for n, ends in enumerate(state.trials["proposed_after"]) if ends >= 0},
         imported=state.imported,
         end_order=state.trials["end_order"],
@@ -265,18 +270,6 @@ def known_trials(
         rules_within_run=stopping_of(spec, state, now=time.time()) if has_rules else None,
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
     )
-
-
-def _best_of(spec: Spec, states: Sequence[int], values: Sequence[float]) -> tuple[int, float] | None:
-    complete = [
-        (number, value)
-        for number, (state, value) in enumerate(zip(states, values, strict=False))
-        if state == TrialState.COMPLETE and math.isfinite(value)
-    ]
-    if not complete:
-        return None
-    choose = min if spec.direction == Direction.MINIMIZE else max
-    return choose(complete, key=lambda entry: entry[1])
 
 
 def describe_differences(path: Path, differences: list[str]) -> str:

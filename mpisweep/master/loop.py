@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
+from mpisweep.master.best import BestSoFar
 from mpisweep.master.closing import Closing, Stage
 from mpisweep.master.devicechecks import DeviceChecks
 from mpisweep.master.disk_watch import DiskWatch
@@ -61,7 +62,7 @@ class Master:
     Args:
         spec: the sweep file.
         trials: all trials and what was known of them at the start.
-        best: the best trial of earlier runs and its objective; None if there is none.
+        best: the best trials of earlier runs.
         measures: whether trials are known to have metrics.
         tells_end: whether to log how the run ended; a launcher does that itself.
         scheduler: decides.
@@ -87,7 +88,7 @@ class Master:
         *,
         spec: Spec,
         trials: Trials,
-        best: tuple[int, float] | None,
+        best: BestSoFar,
         measures: bool,
         tells_end: bool,
         scheduler: Scheduler,

@@ -24,6 +24,7 @@ from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import ImportedBlock, RunRecord, encode
 from mpisweep.master.adding import exclude, record_trials, reopen_infeasible
+from mpisweep.master.best import BestSoFar
 from mpisweep.master.importing import known_imports
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
@@ -65,8 +66,8 @@ class Opened:
     #: The HDF5 file of this run; for a split sweep, its part.
     path: Path
     trials: Trials
-    #: The best trial of earlier runs, and its objective.
-    best: tuple[int, float] | None
+    #: The best trials of earlier runs.
+    best: BestSoFar
     #: Whether trials are known to report metrics.
     measures: bool
     scheduler: Scheduler
@@ -182,10 +183,10 @@ def open_sweep(
     scheduler = _scheduler(
         spec, trials, past, facts.launch, stop, search, learning, is_shared=share is not None
     )
-    best, measures = (past.before.best, past.before.has_metrics) if past.before else (None, False)
-    return Opened(
-        path, trials, best, measures or spec.measures, scheduler, journal, claim, stop, share, learning
-    )
+    before = past.before
+    best = before.best(spec.objectives) if before else BestSoFar(spec.objectives)
+    measures = spec.measures or (before is not None and before.has_metrics)
+    return Opened(path, trials, best, measures, scheduler, journal, claim, stop, share, learning)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.records import EndReason, TrialState, Value
 from mpisweep.scheduling.events import Proposed, StopRequested
+from mpisweep.search.learning import Outcome
 from mpisweep.search.numbering import Trials
 from mpisweep.search.repeated import MeanOfRepeats
 from mpisweep.spec import Spec
@@ -55,8 +56,8 @@ class SearchClient:
         self._trials = trials
         self._learned = past
         self._known = dict(past.known)
-        #: (configuration, objective) of those whose repeats have all ended.
-        self._ends: list[tuple[int, float | None]] = []
+        #: (configuration, outcome) of those whose repeats have all ended.
+        self._ends: list[tuple[int, Outcome]] = []
         self._repeats = MeanOfRepeats(trials.configuration_of, spec.repeats.first)
         self._note(past.ends)
         #: Number of ends that were sent.
@@ -84,11 +85,12 @@ class SearchClient:
 
     def tell(self, block: EndedBlock) -> None:
         """Note trials that have ended."""
-        values = block.metrics.get(self._spec.objective) or [None] * len(block.numbers)
+        missing = [None] * len(block.numbers)
+        columns = [block.metrics.get(objective.name) or missing for objective in self._spec.objectives]
         has_result = [state in (TrialState.COMPLETE, TrialState.PRUNED) for state in block.states]
         self._note(
-            (number, value if has else None)
-            for number, value, has in zip(block.numbers, values, has_result, strict=True)
+            (number, values if has else None)
+            for number, has, *values in zip(block.numbers, has_result, *columns, strict=True)
         )
         self._send_many()
 
@@ -97,9 +99,9 @@ class SearchClient:
         self._note((number, None) for number in numbers)
         self._send_many()
 
-    def _note(self, ends: Iterable[tuple[int, float | None]]) -> None:
+    def _note(self, ends: Iterable[tuple[int, Outcome]]) -> None:
         """Note ends of trials; the search is told the ends of configurations."""
-        found = (self._repeats.note(number, objective) for number, objective in ends)
+        found = (self._repeats.note(number, outcome) for number, outcome in ends)
         self._ends += [end for end in found if end is not None]
 
     def _send_many(self) -> None:

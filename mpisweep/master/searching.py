@@ -11,6 +11,7 @@ from mpisweep.master.known import KnownSweep
 from mpisweep.records import TrialState
 from mpisweep.search import AddingSearch, LearningSearch, Sampler
 from mpisweep.search.frontier import MemoryFrontier
+from mpisweep.search.learning import Outcome
 from mpisweep.search.numbering import Trials
 from mpisweep.search.stopping import Stopping
 from mpisweep.spec import ADDING, Spec
@@ -25,14 +26,14 @@ class LearningPast:
 
     Attributes:
         known: proposed configuration -> the number of ends known when it was proposed.
-        ends: (trial, objective) of ended trials, in the order of their records.
+        ends: ended trials and their outcomes, in the order of their records.
         imported: trials known from elsewhere; None if there are none.
         others: configurations with other fixed options, which are no evidence about the searched ones.
     """
 
     search: LearningSearch
     known: Mapping[int, int]
-    ends: Sequence[tuple[int, float | None]]
+    ends: Sequence[tuple[int, Outcome]]
     imported: ImportedBlock | None = None
     others: Container[int] = ()
 
@@ -124,7 +125,7 @@ def make_rules(
     rules = replace(spec.stop, patience=None, device_hours=None)
     own = Stopping(rules, spec.objective, spec.direction, ended_by=before)
     if known is not None:
-        own.note(known.states, known.objectives or None)
+        own.note(known.states, known.objectives[0])
     return own
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
 
 from mpisweep.blocks import EndedBlock
+from mpisweep.master.best import BestSoFar
 from mpisweep.progress import Progress
-from mpisweep.records import ENDED_WELL, Direction, EndReason, FailureCause, TrialState, Value
+from mpisweep.records import ENDED_WELL, EndReason, FailureCause, TrialState, Value
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.numbering import Trials
 from mpisweep.spec import Spec
@@ -28,7 +27,7 @@ class Standing:
         spec: the sweep file.
         trials: all trials.
         scheduler: has the state of each trial.
-        best: the best trial of earlier runs and its objective; None for none.
+        best: the best trials of earlier runs; followed from now on.
         measures: whether trials are known to report metrics.
         now: the monotonic clock.
     """
@@ -38,15 +37,14 @@ class Standing:
         spec: Spec,
         trials: Trials,
         scheduler: Scheduler,
-        best: tuple[int, float] | None,
+        best: BestSoFar,
         measures: bool,
         now: float,
     ) -> None:
         self._spec = spec
         self._trials = trials
         self._scheduler = scheduler
-        self._best_number: int | None = None if best is None else best[0]
-        self._best_value: float | None = None if best is None else best[1]
+        self._best = best
         self._measures = measures
         self._started = now
         self._ended_before = self._ended_count()
@@ -57,9 +55,9 @@ class Standing:
     def note(self, block: EndedBlock) -> None:
         """Note ended trials."""
         self._measures = self._measures or bool(block.metrics)
-        values = block.metrics.get(self._spec.objective)
-        if values is not None:
-            self._note_best(block, values)
+        columns = [block.metrics.get(objective.name) for objective in self._spec.objectives]
+        if None not in columns:
+            self._best.note(block.numbers, [column for column in columns if column is not None])
         if block.causes:
             self._log_failures(block)
 
@@ -67,7 +65,7 @@ class Standing:
         """Refine the scheduler's end by the metrics, which the scheduler does not see."""
         if reason is not EndReason.COMPLETE or not self._trials.count:
             return reason
-        return EndReason.of_all(completed=True, measured=self._measures, finite=self._best_value is not None)
+        return EndReason.of_all(completed=True, measured=self._measures, finite=self._best.number is not None)
 
     def progress(self, now: float) -> Progress:
         """Compute the current progress."""
@@ -78,7 +76,7 @@ class Standing:
         infeasible = self._scheduler.count(TrialState.INFEASIBLE)
         # Infeasible trials never ran, so they do not count in the rate.
         rate = (ended - infeasible - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
-        number = self._best_number
+        number = self._best.number
         return Progress(
             total=total,
             ended=ended,
@@ -89,9 +87,11 @@ class Standing:
             rate=rate,
             left_s=(total - ended) / rate if rate > 0 else None,
             objective=self._spec.objective,
-            best=self._best_value,
+            best=self._best.value,
             best_number=number,
             best_parameters={} if number is None else self._searched(number),
+            others=self._best.others,
+            front=self._best.front,
         )
 
     def _searched(self, number: int) -> dict[str, Value]:
@@ -101,17 +101,6 @@ class Standing:
 
     def _ended_count(self) -> int:
         return sum(self._scheduler.count(state) for state in TrialState if state.is_end)
-
-    def _note_best(self, block: EndedBlock, values: Sequence[float | None]) -> None:
-        finite = [v for v in values if v is not None and math.isfinite(v)]
-        if not finite:
-            return
-        smaller_is_better = self._spec.direction == Direction.MINIMIZE
-        value = min(finite) if smaller_is_better else max(finite)
-        old = self._best_value
-        if old is None or (value < old if smaller_is_better else value > old):
-            self._best_value = value
-            self._best_number = block.numbers[values.index(value)]
 
     def _log_failures(self, block: EndedBlock) -> None:
         for number, cause, message in zip(block.numbers, block.causes, block.messages, strict=True):

@@ -12,24 +12,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpisweep.records import Direction, EndReason, TrialState, Value
+from mpisweep.records import Direction, EndReason, Objective, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.budgets import Budget, Progress, progress_of, state_at
 from mpisweep.results.device_time import device_seconds
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
-from mpisweep.results.occupancy import most_workers, run_spans
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.stopping import stopping_of
-from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, rows_of, structured
+from mpisweep.results.tables import SweepTables
+from mpisweep.results.tradeoff import HypervolumeHistory, Tradeoff
+from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, structured
 from mpisweep.spec import LEARNING, Spec, SpecError, closest, nearest, parse_spec
 
 __all__ = [
@@ -51,7 +52,7 @@ class CurveArrays(NamedTuple):
     time: NDArray[np.float64]
 
 
-class Sweep:
+class Sweep(SweepTables):
     """A sweep at the moment of loading.
 
     Attributes:
@@ -97,13 +98,18 @@ class Sweep:
         return self.spec.name
 
     @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The metrics by which trials are ranked, each with its direction."""
+        return self.spec.objectives
+
+    @property
     def objective(self) -> str:
-        """The metric that decides which trial is best."""
+        """The metric that decides which trial is best; the first one of several."""
         return self.spec.objective
 
     @property
     def direction(self) -> Direction:
-        """Whether a smaller or a larger objective is better."""
+        """Whether a smaller or a larger :attr:`objective` is better."""
         return self.spec.direction
 
     @property
@@ -111,83 +117,50 @@ class Sweep:
         """``running``, or why the last run ended; after a crash it remains ``running``."""
         return self._state.state
 
-    @property
-    def parameters(self) -> tuple[str, ...]:
-        """Names of the parameters: searched ones first, then fixed ones."""
-        return tuple(self._state.parameters)
+    def best(self, k: int = 1, objective: str | None = None) -> TrialTable:
+        """The `k` best complete trials by an objective, best first; those that diverged come last.
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that have final values."""
-        return tuple(self._state.metrics)
+        Args:
+            k: number of trials.
+            objective: one of :attr:`objectives`; the first one unless given.
 
-    @property
-    def curve_names(self) -> tuple[str, ...]:
-        """Names of the metrics that have curves."""
-        return tuple(self._state.curve_names)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Versions, the command line and the environment of the last run."""
-        return dict(self._state.environment)
-
-    @property
-    def allocations(self) -> Rows:
-        """One row per run of the program on this sweep."""
-        return rows_of(self._state, "allocations")
-
-    @property
-    def workers(self) -> Rows:
-        """One row per worker of each run."""
-        return rows_of(self._state, "workers")
-
-    @property
-    def attempts(self) -> Rows:
-        """One row per attempt at a trial, including attempts without a result."""
-        return rows_of(self._state, "attempts")
-
-    @property
-    def ranks(self) -> Rows:
-        """One row per rank of each attempt at a trial of several ranks, without rank 0.
-
-        Rank 0 is in :attr:`attempts`.
+        Raises:
+            KeyError: when the sweep has no such objective.
         """
-        return rows_of(self._state, "ranks")
-
-    @property
-    def last_ranks(self) -> Rows:
-        """The rows of :attr:`ranks` that belong to the last attempt of each trial."""
-        ranks = self.ranks
-        last: Rows = ranks[ranks["attempt"] == self.trials["attempt"][ranks["trial"]]]
-        return last
-
-    @property
-    def spans(self) -> NDArray[np.float64]:
-        """Start and end of each run of the program, shape (runs, 2), in seconds since 1970.
-
-        A run that was killed ends with its last trial; a run whose start was lost to damage starts with its
-        first trial.  NaN if it has no trials either.
-        """
-        return run_spans(self.allocations, self.workers, self.trials)
-
-    @property
-    def most_workers(self) -> int:
-        """The largest number of workers at one time, over all runs."""
-        return most_workers(self.allocations, self.workers, self.attempts, self.spans)
-
-    def count(self, state: TrialState) -> int:
-        """The number of trials in this state."""
-        return self._state.trials["state"].count(int(state))
-
-    def best(self, k: int = 1) -> TrialTable:
-        """The `k` best complete trials by objective, best first; NaN and infinity come last."""
         complete = self.trials.array[self.trials["state"] == TrialState.COMPLETE.label]
-        if self.objective not in self.metrics:
+        name = objective or self.objective
+        sign = {one.name: one.sign for one in self.objectives}[name]
+        if name not in self.metrics:
             return TrialTable(complete[:0])
-        values = complete[self.metric_column(self.objective)]
-        keys = values if self.direction == Direction.MINIMIZE else -values
-        keys = np.where(np.isfinite(keys), keys, np.inf)
+        keys = np.where(complete["diverged"], np.inf, sign * complete[self.metric_column(name)])
         return TrialTable(complete[np.argsort(keys, kind="stable")[:k]])
+
+    def pareto(self) -> TrialTable:
+        """The complete trials that no other one dominates, the best by the first objective first.
+
+        A trial dominates another one if it is better in one objective and worse in none.
+        """
+        return self._tradeoff().front()
+
+    def hypervolume(self, reference: Mapping[str, float] | None = None) -> HypervolumeHistory:
+        """The hypervolume after the end of each complete trial, exactly.
+
+        Args:
+            reference: objective -> its value in the reference point; for others the worst value of any
+                complete trial.  A trial that is not better than it in every objective adds nothing.
+
+        Raises:
+            ResultsError: when the sweep has one objective, or the reference is none of its objectives.
+        """
+        try:
+            return self._tradeoff().history(self.spans, reference or {})
+        except ResultsError as error:
+            raise ResultsError(f"{self.path}: {error}") from None
+
+    def _tradeoff(self) -> Tradeoff:
+        names = [one.name for one in self.objectives]
+        columns = [self.metric_column(name) if name in self.metrics else None for name in names]
+        return Tradeoff(self.trials, self.objectives, columns)
 
     def curve(self, number: int, metric: str) -> CurveArrays:
         """The reports of one metric of one trial; empty arrays if there are none.
@@ -291,7 +264,7 @@ class Sweep:
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is already taken gets a prefix."""
-        state, columns = self._state, fixed_columns(self._state, self.objective)
+        state, columns = self._state, fixed_columns(self._state, [one.name for one in self.objectives])
         for name, values in state.parameters.items():
             native = native_column(values)
             text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mpisweep.records import AttemptEnd
 from mpisweep.results.trial_table import Rows
 
-__all__ = ["most_workers", "run_spans"]
+__all__ = ["most_workers", "run_spans", "time_in_runs"]
 
 
 def run_spans(allocations: Rows, workers: Rows, trials: Any) -> NDArray[np.float64]:
@@ -23,6 +23,16 @@ def run_spans(allocations: Rows, workers: Rows, trials: Any) -> NDArray[np.float
         if len(own):
             found[run, end] = own.max() if end else own.min()
     return found
+
+
+def time_in_runs(spans: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each moment, how long a run had been active until then, in seconds."""
+    total, until = np.zeros(len(moments)), -np.inf
+    for start, end in sorted(spans[np.isfinite(spans).all(axis=1)].tolist()):
+        # Runs of a split sweep overlap.
+        start, until = max(start, until), max(end, until)
+        total += np.clip(moments, start, max(end, start)) - start
+    return total
 
 
 def most_workers(allocations: Rows, workers: Rows, attempts: Rows, spans: NDArray[np.float64]) -> int:

@@ -6,6 +6,7 @@ Tables are columns, plain lists with one entry per row; row *n* of the trials is
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,12 +124,16 @@ class SweepState:
         """Metrics that have reports."""
         return self.curves.names
 
-    def diverged(self, objective: str) -> list[bool]:
+    def finite(self, objectives: Sequence[str]) -> list[bool]:
+        """For each trial, whether all its objectives are finite."""
+        columns = [self.metrics.get(name) or [_NAN] * self.count for name in objectives]
+        return [all(map(math.isfinite, values)) for values in zip(*columns, strict=True)]
+
+    def diverged(self, objectives: Sequence[str]) -> list[bool]:
         """For each trial, whether it completed with a missing, NaN or infinite objective."""
-        values = self.metrics.get(objective) or [_NAN] * self.count
         return [
-            state == _COMPLETE and not math.isfinite(value)
-            for state, value in zip(self.trials["state"], values, strict=True)
+            state == _COMPLETE and not is_finite
+            for state, is_finite in zip(self.trials["state"], self.finite(objectives), strict=True)
         ]
 
     def device_power(self) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,7 +126,7 @@ def _on_one_line(text: str) -> str:
 # ------------------------------------------------------------------------------------- from a state
 
 
-def fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
+def fixed_columns(state: SweepState, objectives: Sequence[str]) -> dict[str, Any]:
     """The columns of /trials as arrays."""
     columns: dict[str, Any] = {}
     workers = np.array(state.trials["worker"], dtype=np.int64)
@@ -138,7 +138,7 @@ def fixed_columns(state: SweepState, objective: str) -> dict[str, Any]:
         elif column.name == "device_power":
             columns["device_power"] = np.array(state.device_power(), dtype=float)
         elif column.name == "diverged":
-            columns["diverged"] = np.array(state.diverged(objective), dtype=bool)
+            columns["diverged"] = np.array(state.diverged(objectives), dtype=bool)
         else:
             columns[column.name] = _array(column.kind, state.trials[column.name])
     return columns

@@ -9,13 +9,18 @@ sampler.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Self
 
 from mpisweep.spec import SamplerChoice, Spec, SpecError
 from mpisweep.spec.space import Configuration
 from mpisweep.spec.wording import Wording
 
-__all__ = ["NAMED", "LearningSearch"]
+__all__ = ["NAMED", "LearningSearch", "Outcome", "finite_values"]
+
+#: The objectives of a trial that has ended, None for one that is missing; or None if it has no result.
+Outcome = Sequence[float | None] | None
 
 #: Search -> its sampler, and options that differ from Optuna's defaults.
 NAMED: dict[str, SamplerChoice] = {
@@ -25,6 +30,12 @@ NAMED: dict[str, SamplerChoice] = {
     "cmaes": SamplerChoice("CmaEsSampler", {}),
     "nsga2": SamplerChoice("NSGAIISampler", {}),
 }
+
+
+def finite_values(outcome: Outcome) -> list[float] | None:
+    """The objectives of a trial; None unless all of them are finite."""
+    found = [value for value in outcome or () if value is not None and math.isfinite(value)]
+    return found if outcome and len(found) == len(outcome) else None
 
 
 class LearningSearch:
@@ -50,7 +61,8 @@ class LearningSearch:
         """Check sampler and options, which imports Optuna.
 
         Raises:
-            SpecError: if Optuna is not installed, or the sampler does not exist or refuses its options.
+            SpecError: if Optuna is not installed, or the sampler does not exist, refuses its options, or
+                takes fewer objectives.
         """
         try:
             from mpisweep.search.samplers import SamplerError, check_sampler
@@ -61,7 +73,7 @@ class LearningSearch:
                 "install mpisweep[search], or choose a search that does not learn, such as 'sobol'",
             )
         try:
-            check_sampler(cls.from_spec(spec).sampler)
+            check_sampler(cls.from_spec(spec).sampler, objectives=len(spec.objectives))
         except SamplerError as error:
             raise SpecError(f"{spec.source}: search: {error}") from error
 

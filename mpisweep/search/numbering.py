@@ -36,8 +36,6 @@ class Known:
     states: Sequence[int]
     attempts: Sequence[int]
     baseline: int | None
-    #: The trial with the best objective so far, and that objective; None if there is none.
-    best: tuple[int, float] | None = None
     #: Number of each trial's configuration, and which repeat of it the trial is; -1 if lost.  Empty: trials
     #: of equal parameters have one configuration, and are its first repeat.
     configurations: Sequence[int] = ()

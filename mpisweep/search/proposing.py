@@ -22,12 +22,10 @@ numbers in ascending or descending order, becomes an integer index.  Imports Opt
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from random import Random
-from typing import cast
 
 import optuna
 from optuna.distributions import (
@@ -39,6 +37,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mpisweep.records import Direction, Value
+from mpisweep.search.learning import Outcome, finite_values
 from mpisweep.search.samplers import keeps_no_state, make_sampler
 from mpisweep.search.thinning import ThinnedStorage
 from mpisweep.spec import SamplerChoice
@@ -70,10 +69,15 @@ _SMALL = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The end of a trial: its objective, or None if it has none."""
+    """The end of a trial, and its objectives."""
 
     number: int
-    objective: float | None
+    outcome: Outcome
+
+    @property
+    def values(self) -> list[float] | None:
+        """The objectives; None unless all of them are finite."""
+        return finite_values(self.outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +104,17 @@ class Proposer:
         space: the search space.
         sampler: the sampler and its options.
         seed: the sweep's seed.
-        direction: whether a smaller or a larger objective is better.
+        directions: of each objective, whether smaller or larger values are better.
         past: the trials so far.
     """
 
     def __init__(
-        self, space: SearchSpace, sampler: SamplerChoice, seed: int, direction: Direction, past: Past
+        self,
+        space: SearchSpace,
+        sampler: SamplerChoice,
+        seed: int,
+        directions: Sequence[Direction],
+        past: Past,
     ) -> None:
         self._space = space
         self._sampler = sampler
@@ -113,9 +122,9 @@ class Proposer:
         self._distributions = {_name(axis): _distribution(axis) for axis in space.axes}
         #: Trials known from elsewhere.
         self._imported: list[FrozenTrial] = []
-        self._storage = ThinnedStorage(1.0 if direction is Direction.MINIMIZE else -1.0)
+        self._storage = ThinnedStorage([1.0 if one is Direction.MINIMIZE else -1.0 for one in directions])
         self._study = optuna.create_study(
-            direction=direction.value,
+            directions=[direction.value for direction in directions],
             # Only this sampler's proposals bear it; others count the trials of a generation.
             storage=self._storage if sampler.name == "TPESampler" else None,
             sampler=self._sampler_for("start"),
@@ -127,7 +136,7 @@ class Proposer:
         self.ends = 0
         for place, (configuration, objective) in enumerate(past.imported):
             # Not a trial of this sweep, and so no repetition if the sampler proposes it.
-            self._add_to_study(-1 - place, configuration, End(-1 - place, objective))
+            self._add_to_study(-1 - place, configuration, End(-1 - place, [objective]))
         self._imported = self._study.get_trials()
         # What a sampler proposed for an inactive parameter is in the study alone.
         if keeps_no_state(sampler.name) and not space.conditions:
@@ -163,15 +172,15 @@ class Proposer:
             self._add_to_study(number, configuration, end)
 
     def _add_to_study(self, number: int, configuration: Configuration, end: End | None) -> None:
-        objective = None if end is None else end.objective
-        state = TrialState.RUNNING if end is None else _state_of(objective)
+        values = None if end is None else end.values
+        state = TrialState.RUNNING if end is None else _state_of(values)
         self._trials[number] = trial = len(self._study.get_trials(deepcopy=False))
-        if state is TrialState.COMPLETE:
-            self._storage.note(trial, number, cast(float, objective))
+        if values is not None:
+            self._storage.note(trial, number, values)
         self._study.add_trial(
             create_trial(
                 state=state,
-                value=objective if state is TrialState.COMPLETE else None,
+                values=values,
                 params={_name(axis): _encode(axis, configuration) for axis in self._space.axes},
                 distributions=self._distributions,
             )
@@ -186,10 +195,10 @@ class Proposer:
             trial = self._trials.get(end.number)
             if trial is None or self._frozen(trial).state.is_finished():
                 continue
-            state = _state_of(end.objective)
-            if state is TrialState.COMPLETE:
-                self._storage.note(trial, end.number, cast(float, end.objective))
-            self._study.tell(trial, end.objective if state is TrialState.COMPLETE else None, state=state)
+            values = end.values
+            if values is not None:
+                self._storage.note(trial, end.number, values)
+            self._study.tell(trial, values, state=_state_of(values))
 
     def ask(self, first: int, count: int) -> list[Configuration]:
         """Propose configurations for trials from `first` on; fewer if the space has no more."""
@@ -288,9 +297,8 @@ class Proposer:
         )
 
 
-def _state_of(objective: float | None) -> TrialState:
-    is_finite = objective is not None and math.isfinite(objective)
-    return TrialState.COMPLETE if is_finite else TrialState.FAIL
+def _state_of(values: Sequence[float] | None) -> TrialState:
+    return TrialState.FAIL if values is None else TrialState.COMPLETE
 
 
 # ------------------------------------------------------------------------------------- axes

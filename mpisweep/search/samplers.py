@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial
 
 from mpisweep.spec import SamplerChoice, nearest
@@ -76,11 +76,15 @@ class _JointTPE(optuna.samplers.TPESampler):
         return values
 
 
-def check_sampler(choice: SamplerChoice) -> None:
+def check_sampler(choice: SamplerChoice, *, objectives: int = 1) -> None:
     """Check a sampler's name and options.
 
+    Args:
+        choice: the sampler.
+        objectives: their number.
+
     Raises:
-        SamplerError: if it does not exist, or refuses its options.
+        SamplerError: if it does not exist, refuses its options, or takes fewer objectives.
     """
     names = sampler_names()
     if choice.name not in names:
@@ -92,7 +96,7 @@ def check_sampler(choice: SamplerChoice) -> None:
         if option not in known:
             raise SamplerError(f"{choice.name} has no option {option!r}; {nearest(option, known)}")
     try:
-        make_sampler(choice, seed=0)
+        made = make_sampler(choice, seed=0)
     except ModuleNotFoundError as error:
         raise SamplerError(
             f"{choice.name} needs {error.name!r}, which is not installed; install mpisweep[search]"
@@ -100,6 +104,20 @@ def check_sampler(choice: SamplerChoice) -> None:
     except Exception as error:
         shown = ", ".join(f"{name} = {value!r}" for name, value in choice.options.items())
         raise SamplerError(f"{choice.name} refuses {shown or 'its options'}: {error}") from error
+    if objectives > 1:
+        _check_takes_several(choice.name, made, objectives)
+
+
+def _check_takes_several(name: str, sampler: optuna.samplers.BaseSampler, objectives: int) -> None:
+    # A sampler for one objective refuses the first proposal of a study with several.
+    study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
+    try:
+        study.ask({"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)})
+    except ValueError as error:
+        raise SamplerError(
+            f"{name} takes one objective, and 'objective' lists {objectives}; "
+            "choose a search that takes several: tpe, nsga2 or gp"
+        ) from error
 
 
 def make_sampler(

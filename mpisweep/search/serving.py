@@ -2,7 +2,7 @@
 
 :mod:`mpisweep.master.search_client` is the other end::
 
-    {"ask": "learn", "ends": [[number, objective], ...]}               results, in the order of their records
+    {"ask": "learn", "ends": [[number, objectives], ...]}              results, in the order of their records
     {"ask": "propose", "ends": [...], "first": n, "count": k}          k proposals, from number n on
 
 Numbers are those of configurations; an end is that of all their repeats.
@@ -79,7 +79,8 @@ def _answers(line: Any, arguments: Mapping[str, Any]) -> Any:
         [(configuration, objective) for configuration, objective in arguments["imported"]],
     )
     sampler = LearningSearch.from_spec(spec).sampler
-    proposer = Proposer(spec.space, sampler, spec.seed, spec.direction, past)
+    directions = [objective.direction for objective in spec.objectives]
+    proposer = Proposer(spec.space, sampler, spec.seed, directions, past)
     for text in line:
         asked = json.loads(text)
         proposer.tell(End(*one) for one in asked["ends"])

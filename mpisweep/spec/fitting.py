@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from mpisweep.records import Direction, Value
+from mpisweep.records import Direction, Objective, Value
 from mpisweep.spec.catalogue import SPEED, WorkloadDescription
 from mpisweep.spec.commandline import CommandError, CommandWorkload, check_formats
 from mpisweep.spec.expression import ExpressionError
@@ -16,8 +16,9 @@ from mpisweep.spec.space import Configuration, FloatRange, IntegerRange, Paramet
 from mpisweep.spec.wording import Wording
 
 __all__ = [
-    "check_baseline", "check_command", "check_objective", "check_options", "check_ranks", "check_size",
-    "check_twice", "check_values", "with_batch_size", "with_largest_batch",
+    "check_baseline", "check_command", "check_one_objective", "check_options",
+    "check_ranks", "check_rules_of_one", "check_size", "check_twice", "check_values", "objectives_of",
+    "with_batch_size", "with_largest_batch",
 ]  # fmt: skip
 
 
@@ -118,13 +119,44 @@ def check_baseline(
             )
 
 
-def check_objective(wording: Wording, described: WorkloadDescription, objective: str) -> None:
-    """Reject an objective that the workload does not report."""
-    metrics = [metric.name for metric in described.metrics]
-    if objective not in metrics:
+def objectives_of(
+    wording: Wording,
+    described: WorkloadDescription | None,
+    names: str | list[str],
+    directions: str | list[str],
+) -> tuple[Objective, ...]:
+    """Combine the values of ``objective`` and ``direction``; one direction applies to all."""
+    names = [names] if isinstance(names, str) else names
+    metrics = [metric.name for metric in described.metrics] if described else names
+    for name in names:
+        if described is not None and name not in metrics:
+            wording.fail("objective", f"{described.name} has no metric {name!r}; {nearest(name, metrics)}")
+    if isinstance(directions, str):
+        directions = [directions] * len(names)
+    if len(directions) != len(names):
         wording.fail(
-            "objective", f"{described.name} has no metric {objective!r}; {nearest(objective, metrics)}"
+            "direction",
+            f"lists {len(directions)} for {len(names)} objective{'s' * (len(names) > 1)}; "
+            "expected one word for all, or one for each",
         )
+    return tuple(Objective(name, Direction(word)) for name, word in zip(names, directions, strict=True))
+
+
+def check_one_objective(wording: Wording, search: str, names: str | list[str]) -> None:
+    """Reject several objectives of a search that compares trials by one."""
+    if search in ("largest_batch", "batch_size") and not isinstance(names, str) and len(names) > 1:
+        wording.fail("objective", f"lists {len(names)} metrics; {wording.set('search', search)} needs one")
+
+
+def check_rules_of_one(wording: Wording, spec: Spec) -> None:
+    """Reject what compares trials by one objective in a sweep with several."""
+    keys = {
+        "stop.target": spec.stop.target is not None,
+        "stop.patience": spec.stop.patience is not None,
+        "import": bool(spec.imports),
+    }
+    for key in (key for key, is_set in keys.items() if is_set and len(spec.objectives) > 1):
+        wording.fail(key, f"needs one objective, and 'objective' lists {len(spec.objectives)}; remove it")
 
 
 def check_ranks(wording: Wording, spec: Spec) -> None:

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from mpisweep.plugins import BUILT_IN, SEARCHES
 from mpisweep.records import Direction, Value
@@ -64,6 +64,7 @@ FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
 Kind = Literal[
     "text", "name", "choice", "integer", "number", "flag", "duration", "size", "devices", "table",
     # Parsed where they are used; listed here for the documentation and the schema.
+    "texts", "choices",
     "workload", "command", "template", "variables", "values", "value", "conditions", "groups", "points",
     "repeats", "imports",
 ]  # fmt: skip
@@ -115,6 +116,14 @@ class Key:
                 )
             case "choice":
                 fits, wanted = value in self.values, one_of(value, self.values)
+            case "texts":
+                fits = _is_text(value) or (
+                    _is_list(value) and all(map(_is_text, value)) and len(set(value)) == len(value)
+                )
+                wanted = "a string, or a list of different strings"
+            case "choices":
+                fits = value in self.values or (_is_list(value) and all(one in self.values for one in value))
+                wanted = f"one of {', '.join(self.values)}, or a list of these"
             case "integer":
                 low = self.low or 0
                 fits = (
@@ -168,6 +177,10 @@ def _is_number(value: object, low: int | None) -> bool:
     return low is None or value > low
 
 
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list) and len(value) > 0
+
+
 def _devices(value: object) -> float | None:
     """An integer number of GPUs, or 1/integer; shares may be rounded, such as 0.33."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -187,11 +200,11 @@ KEYS: tuple[Key, ...] = (
     Key("", "workload", "workload", None,
         "what a trial runs: a built-in workload, a function `module:function`, or "
         "`{ command = \"...\" }`", is_required=True),
-    Key("", "objective", "text", USUAL_OBJECTIVE,
-        "the metric by which trials are ranked",
+    Key("", "objective", "texts", USUAL_OBJECTIVE,
+        "the metric by which trials are ranked, or a list of metrics to trade off against each other",
         usual="`loss`; `images_per_second` with `search = \"largest_batch\"` if the workload reports it"),
-    Key("", "direction", "choice", "minimize",
-        "whether smaller or larger objectives are better",
+    Key("", "direction", "choices", "minimize",
+        "whether smaller or larger objectives are better; with several, one word for all, or a list",
         values=_DIRECTIONS, usual="`minimize`; `maximize` with `search = \"largest_batch\"`"),
     Key("", "search", "choice", "grid",
         "which configurations are tried, and in which order; or a sampler of Optuna with its options: "

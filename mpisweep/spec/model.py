@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpisweep.records import Direction, Value
+from mpisweep.records import Direction, Objective, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.spec.keys import ADDING, LEARNING, RANKS, USUAL_OBJECTIVE
@@ -139,6 +139,7 @@ class Spec:
         text: TOML that parses to this Spec.
         source: name of the sweep file in messages.
         max_points: size of the largest grid allowed.
+        objectives: one or several, with different names.
         order: which trials run first: ``longest`` or ``spread``.
         devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
         fresh_process: whether every trial starts in a pristine process; command lines always do.
@@ -148,8 +149,7 @@ class Spec:
 
     name: str
     workload: Workload
-    objective: str
-    direction: Direction
+    objectives: tuple[Objective, ...]
     search: str
     trials: int | None
     seed: int
@@ -174,6 +174,16 @@ class Spec:
         return int(configuration.get(RANKS, self.fixed.get(RANKS, 1)))
 
     @property
+    def objective(self) -> str:
+        """Name of the first objective."""
+        return self.objectives[0].name
+
+    @property
+    def direction(self) -> Direction:
+        """Direction of the first objective."""
+        return self.objectives[0].direction
+
+    @property
     def search_text(self) -> str:
         """The search and its options in one line."""
         if self.sampler is None:
@@ -183,7 +193,7 @@ class Spec:
     @property
     def measures(self) -> bool:
         """Whether trials are known to have metrics before any has run."""
-        if self.built_in is not None or self.objective != USUAL_OBJECTIVE:
+        if self.built_in is not None or any(one.name != USUAL_OBJECTIVE for one in self.objectives):
             return True
         return isinstance(self.workload, CommandWorkload) and bool(self.workload.metrics)
 
@@ -238,8 +248,8 @@ class Spec:
         found: list[str] = []
         pairs: list[tuple[str, object, object]] = [
             ("workload", _workload_text(recorded.workload), _workload_text(self.workload)),
-            ("objective", recorded.objective, self.objective),
-            ("direction", recorded.direction.value, self.direction.value),
+            ("objective", _names(recorded), _names(self)),
+            ("direction", _directions(recorded), _directions(self)),
             ("search", recorded.search_text, self.search_text),
             ("seed", recorded.seed, self.seed),
             ("import", _places(recorded.imports), _places(self.imports)),
@@ -319,6 +329,18 @@ def _workload_text(workload: Workload) -> str:
 
 def _places(imports: tuple[ImportSource, ...]) -> str | None:
     return ", ".join(f"{one.place} {one.study}".strip() for one in imports) or None
+
+
+def _names(spec: Spec) -> str | list[str]:
+    return _one_or_all([objective.name for objective in spec.objectives])
+
+
+def _directions(spec: Spec) -> str | list[str]:
+    return _one_or_all([objective.direction.value for objective in spec.objectives])
+
+
+def _one_or_all(values: list[str]) -> str | list[str]:
+    return values[0] if len(values) == 1 else values
 
 
 def _shown(value: object) -> str:

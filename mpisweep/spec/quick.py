@@ -28,7 +28,7 @@ def spec_from_flags(
     *,
     folder: Path,
     baseline: Sequence[str] = (),
-    options: Mapping[str, Value | None] | None = None,
+    options: Mapping[str, Value | Sequence[str] | None] | None = None,
     limits: Mapping[str, Value | None] | None = None,
     stop: Mapping[str, Value | None] | None = None,
     metrics: Sequence[str] = (),
@@ -64,11 +64,10 @@ def spec_from_flags(
         else:
             fixed[name] = found
     wanted = _baseline(baseline, searched, fixed)
-    head: dict[str, Value] = {key: value for key, value in (options or {}).items() if value is not None}
+    head = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _default_name(workload, searched))
-    lines = [_workload_line(workload), *(f"{key} = {toml_value(value)}" for key, value in head.items())]
-    for key, texts in (("where", where), ("import", imports)):
-        lines += [f"{key} = [{', '.join(map(toml_value, texts))}]"] if texts else []
+    lines = [_workload_line(workload), *(f"{key} = {_toml(value)}" for key, value in head.items())]
+    lines += [f"{key} = {_toml(texts)}" for key, texts in (("where", where), ("import", imports)) if texts]
     if searched or "points" not in head:
         lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
     patterns: Configuration = dict(_split_flags("metrics", metrics))
@@ -85,7 +84,13 @@ def spec_from_flags(
 def _workload_line(workload: str | Sequence[str]) -> str:
     if isinstance(workload, str):
         return f"workload = {toml_value(workload)}"
-    return f"workload = {{ command = [{', '.join(map(toml_value, workload))}] }}"
+    return f"workload = {{ command = {_toml(workload)} }}"
+
+
+def _toml(value: Value | Sequence[str]) -> str:
+    if isinstance(value, (str, int, float)):
+        return toml_value(value)
+    return f"[{', '.join(map(toml_value, value))}]"
 
 
 def _baseline(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:

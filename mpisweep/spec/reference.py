@@ -11,6 +11,7 @@ __all__ = ["keys_markdown", "metrics_markdown", "options_markdown", "workload_ma
 
 _KINDS = {
     "text": "string",
+    "texts": "string, or list of strings",
     "name": "string, a valid file name",
     "number": "number",
     "flag": "true or false",
@@ -73,6 +74,8 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _kind(key: Key) -> str:
     if key.kind == "choice":
         return " or ".join(f"`{value}`" for value in key.values)
+    if key.kind == "choices":
+        return " or ".join(f"`{value}`" for value in key.values) + ", or list of these"
     if key.kind == "integer":
         low = key.low or 0
         return f"integer from {low} to {key.high:,}" if key.high is not None else f"integer, at least {low}"

@@ -126,6 +126,11 @@ def _form(key: Key) -> Schema:
             return {"type": "string", "pattern": f"^{NAME}$"}
         case "choice":
             return {"enum": list(key.values)}
+        case "texts":
+            return {"anyOf": [_TEXT, _choices(_TEXT)]}
+        case "choices":
+            word: Schema = {"enum": list(key.values)}
+            return {"anyOf": [word, {"type": "array", "items": word, "minItems": 1}]}
         case "integer":
             high = INTEGER_AT_MOST if key.high is None else key.high
             return {"type": "integer", "minimum": key.low or 0, "maximum": high}
@@ -241,10 +246,10 @@ def _options_of(workload: WorkloadDescription) -> Schema:
         table: {"properties": options, "additionalProperties": False}
         for table, options in (("parameters", searched), ("fixed", one), ("baseline", one))
     }
-    metrics = [metric.name for metric in workload.metrics]
+    metric: Schema = {"enum": [metric.name for metric in workload.metrics]}
     return {
         "if": {"required": ["workload"], "properties": {"workload": {"const": workload.name}}},
-        "then": {"properties": {**tables, "objective": {"enum": metrics}}},
+        "then": {"properties": {**tables, "objective": {"anyOf": [metric, _choices(metric)]}}},
     }
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin, plugin_names
-from mpisweep.records import Direction
 from mpisweep.spec import fitting
 from mpisweep.spec.catalogue import BUILTIN, SPEED, WorkloadDescription, describe, describe_if_there
 from mpisweep.spec.commandline import CommandError, CommandWorkload, parse_command, parse_pattern
@@ -125,21 +124,19 @@ class _Parser:
         fitting.check_command(wording, workload, space, fixed)
         if not self._is_recorded:
             fitting.check_baseline(wording, workload, space, baseline)
-        objective = self._get(raw, "objective")
-        if described is not None:
-            fitting.check_objective(wording, described, objective)
         search = self._search(raw)
+        fitting.check_one_objective(wording, search, self._get(raw, "objective"))
         if search == "largest_batch":
             space, raw = fitting.with_largest_batch(
                 wording, raw, space, has_speed=self._has_speed(workload, described)
             )
         if search == "batch_size":
             space = fitting.with_batch_size(wording, space)
+        names, directions = self._get(raw, "objective"), self._get(raw, "direction")
         spec = Spec(
             name=self._get(raw, "name"),
             workload=workload,
-            objective=self._get(raw, "objective"),
-            direction=Direction(self._get(raw, "direction")),
+            objectives=fitting.objectives_of(wording, described, names, directions),
             search=search,
             trials=self._get(raw, "trials"),
             seed=self._get(raw, "seed"),
@@ -160,6 +157,7 @@ class _Parser:
             imports=parse_imports(wording, raw, search),
         )
         fitting.check_ranks(wording, spec)
+        fitting.check_rules_of_one(wording, spec)
         fitting.check_size(wording, spec)
         check_repeats(wording, spec)
         return spec

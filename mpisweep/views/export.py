@@ -44,6 +44,7 @@ def write_json(sweep: Sweep, out: TextIO, *, curves: bool = False) -> None:
         "state": sweep.state,
         "objective": sweep.objective,
         "direction": sweep.direction.value,
+        "objectives": [{"name": one.name, "direction": one.direction.value} for one in sweep.objectives],
         "parameters": list(sweep.parameters),
         "metrics": list(sweep.metrics),
         "units": {name: unit for name in sweep.trials.names if (unit := units(sweep, name))},

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
 from mpisweep.spec import RANKS
 from mpisweep.views.figures import (
+    draw_front,
+    draw_hypervolume,
     draw_learning_curves,
     draw_metric,
     draw_scaling,
@@ -42,12 +45,12 @@ svg { display: block; margin: 1.2rem 0; max-width: 100%; height: auto; }
 """
 
 
-def page(sweep: Sweep, k: int = 5) -> str:
+def page(sweep: Sweep, k: int | None = None) -> str:
     """Render the page as HTML.
 
     Args:
         sweep: from :func:`mpisweep.load`; it may be running.
-        k: number of best trials in the table.
+        k: number of trials in the table; see :func:`~mpisweep.views.tables.top_table`.
     """
     parts = [
         "<!DOCTYPE html>", '<html lang="en">', '<meta charset="utf-8">',
@@ -63,7 +66,7 @@ def _text(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def _table(sweep: Sweep, k: int) -> Iterator[str]:
+def _table(sweep: Sweep, k: int | None) -> Iterator[str]:
     try:
         table = top_table(sweep, k)
     except ResultsError as error:
@@ -82,9 +85,11 @@ def _table(sweep: Sweep, k: int) -> Iterator[str]:
 
 
 def _figures(sweep: Sweep) -> Iterator[str]:
+    names = [objective.name for objective in sweep.objectives]
     draw: list[Callable[[], Any]] = [
-        lambda: draw_metric(sweep, first_parameter(sweep), sweep.objective),
-        lambda: draw_learning_curves(sweep, sweep.objective),
+        *([lambda: draw_front(sweep), lambda: draw_hypervolume(sweep)] if len(names) > 1 else []),
+        *(partial(_draw_metric, sweep, name) for name in names),
+        *(partial(draw_learning_curves, sweep, name) for name in names),
         lambda: draw_total_time(sweep),
         lambda: draw_timeline(sweep),
     ]
@@ -96,6 +101,10 @@ def _figures(sweep: Sweep) -> Iterator[str]:
         except (ResultsError, KeyError):
             # There is nothing to draw: no curves, or no ended trial.
             continue
+
+
+def _draw_metric(sweep: Sweep, metric: str) -> Any:
+    return draw_metric(sweep, first_parameter(sweep), metric)
 
 
 def _failures(sweep: Sweep) -> Iterator[str]:

@@ -20,10 +20,27 @@ from mpisweep.spec.units import configuration_text, duration_text, number_text, 
 from mpisweep.views.usage import Usage, usage_lines, usage_of
 from mpisweep.views.wording import without_finite
 
-__all__ = ["GONE", "Status", "print_status", "running_attempts", "status_lines", "sweep_status"]
+__all__ = ["GONE", "BestTrial", "Status", "print_status", "running_attempts", "status_lines", "sweep_status"]
 
 #: State of a sweep whose last run died without closing.
 GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class BestTrial:
+    """The best trial by one objective."""
+
+    objective: str
+    value: float
+    trial: int
+    parameters: dict[str, Any]
+
+    @property
+    def line(self) -> str:
+        """In words."""
+        where = configuration_text(self.parameters)
+        trial = f"trial {self.trial}: {where}" if where else f"trial {self.trial}"
+        return f"  best {self.objective} {number_text(self.value)} ({trial})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,10 @@ class Status:
     best: float | None
     best_trial: int | None
     best_parameters: dict[str, Any]
+    #: The best by each objective after the first one.
+    others: tuple[BestTrial, ...]
+    #: Number of trials on the front of several objectives; 0 with one.
+    front: int
     failures: dict[str, int]
     #: Completed trials without a finite objective.
     diverged: int
@@ -70,16 +91,22 @@ class Status:
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`."""
-        known = {name: value if value == value else None for name, value in self.best_parameters.items()}
         found = asdict(self)
         usage: dict[str, Any] = found.pop("usage")
-        return found | usage | {"best_parameters": known}
+        found["best_parameters"] = _without_nan(found["best_parameters"])
+        for other in found["others"]:
+            other["parameters"] = _without_nan(other["parameters"])
+        return found | usage
+
+
+def _without_nan(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value if value == value else None for name, value in parameters.items()}
 
 
 def sweep_status(sweep: Sweep) -> Status:
     """Count the trials of a sweep by state, and find the best."""
-    best = sweep.best(1)
-    row = best[0] if len(best) and math.isfinite(best[sweep.metric_column(sweep.objective)][0]) else None
+    bests = [_best(sweep, objective.name) for objective in sweep.objectives]
+    best = bests[0]
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
     counts = {state.label: sweep.count(state) for state in TrialState}
@@ -102,9 +129,11 @@ def sweep_status(sweep: Sweep) -> Status:
         trial_time_s=float(wall_time[wall_time == wall_time].sum()),
         usage=usage_of(sweep),
         objective=sweep.objective,
-        best=None if row is None else float(row[sweep.metric_column(sweep.objective)]),
-        best_trial=None if row is None else int(row["number"]),
-        best_parameters={} if row is None else _searched(sweep, int(row["number"])),
+        best=None if best is None else best.value,
+        best_trial=None if best is None else best.trial,
+        best_parameters={} if best is None else best.parameters,
+        others=tuple(other for other in bests[1:] if other is not None),
+        front=len(sweep.pareto()) if len(bests) > 1 else 0,
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
         diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
@@ -115,6 +144,16 @@ def sweep_status(sweep: Sweep) -> Status:
         imported=imported_counts(sweep),
         stop=tuple(stop_progress(sweep)),
     )
+
+
+def _best(sweep: Sweep, objective: str) -> BestTrial | None:
+    """The best trial by an objective; None if no complete one has finite objectives."""
+    best = sweep.best(1, objective)
+    if not len(best) or best[0]["diverged"]:
+        return None
+    row = best[0]
+    number = int(row["number"])
+    return BestTrial(objective, float(row[sweep.metric_column(objective)]), number, _searched(sweep, number))
 
 
 def _devices(sweep: Sweep, column: str, allocations: Any) -> tuple[str, ...]:
@@ -186,11 +225,13 @@ def status_lines(status: Status) -> list[str]:
     if status.failures:
         lines.append("  failures: " + ", ".join(f"{n} {cause}" for cause, n in status.failures.items()))
     if status.diverged:
-        lines.append(f"  {without_finite(status.diverged, status.objective)}")
-    if status.best is not None:
-        where = configuration_text(status.best_parameters)
-        trial = f"trial {status.best_trial}: {where}" if where else f"trial {status.best_trial}"
-        lines.append(f"  best {status.objective} {number_text(status.best)} ({trial})")
+        names = [status.objective, *(other.objective for other in status.others)]
+        lines.append(f"  {without_finite(status.diverged, ' or '.join(names))}")
+    if status.front:
+        lines.append(f"  {counted(status.front, 'trial')} on the front")
+    if status.best is not None and status.best_trial is not None:
+        best = BestTrial(status.objective, status.best, status.best_trial, status.best_parameters)
+        lines += [one.line for one in (best, *status.others)]
     lines += [
         f"  {status.extreme} {name} that fits in memory: {value_text(value)}"
         for name, value in status.largest_that_fits.items()

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mpisweep.progress import counted
 from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
@@ -23,12 +24,18 @@ from mpisweep.spec.units import number_text, value_text
 from mpisweep.views.console import print_whole
 from mpisweep.views.wording import at_budget, finite_or_none, not_reached, without_finite
 
-__all__ = ["TopRow", "TopTable", "print_top", "to_csv", "to_latex", "to_markdown", "top_fields", "top_table"]
+__all__ = [
+    "FRONT", "TopRow", "TopTable", "print_top", "to_csv", "to_latex", "to_markdown", "top_fields",
+    "top_table",
+]  # fmt: skip
+
+#: Number of trials of a front in a table.
+FRONT = 20
 
 
 @dataclass(frozen=True, slots=True)
 class TopRow:
-    """One trial of the table; `rank` is ``1st`` or ``baseline``."""
+    """One trial of the table; `rank` is ``1st``, its place along the front, or ``baseline``."""
 
     rank: str
     number: int
@@ -64,41 +71,75 @@ class TopTable:
         ]
 
 
-def top_table(sweep: Sweep, k: int = 5, by: str | None = None, direction: str | None = None) -> TopTable:
-    """Make the table of the best `k` completed trials and the baseline.
+def top_table(
+    sweep: Sweep, k: int | None = None, by: str | None = None, direction: str | None = None
+) -> TopTable:
+    """Make the table of the best completed trials and the baseline.
+
+    Of several objectives it has the front instead of the best.
 
     Args:
         sweep: from :func:`mpisweep.load`.
-        k: number of trials.
-        by: metric to rank by; the objective unless given.
+        k: number of trials; 5 unless given, of a front :data:`FRONT`.
+        by: metric to rank by; the objective unless given, and the front of several.
         direction: ``minimize`` or ``maximize``; the sweep's unless given.
 
     Raises:
         KeyError: when no trial has that metric.
         ResultsError: when `k` is less than 1, or `by` names a text.
     """
-    if k < 1:
+    if k is not None and k < 1:
         raise ResultsError(f"there is no best {k} of the trials; expected at least 1")
+    if by is None and direction is None and len(sweep.objectives) > 1:
+        return _front_table(sweep, k or FRONT)
+    k = k or 5
     metric = by or sweep.objective
     wanted = Direction(direction or sweep.direction)
     complete = sweep.trials[sweep.trials["state"] == TrialState.COMPLETE.label]
     names = sweep.spec.space.names or sweep.parameters
     if by is None and metric not in sweep.metrics:
-        if len(complete):
-            raise ResultsError(
-                f"{sweep.path}: no trial has reported the objective, {metric!r}"
-                f"{', as a curve' if sweep.budget else ''}; metrics there are: "
-                f"{', '.join(sweep.metrics) or 'none'}"
-            )
+        _refuse_unreported(sweep, complete, metric)
         return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), ())
     ranked = _ranked(sweep, complete, metric, wanted)
-    rows = [_top_row(sweep, names, metric, _ordinal(i + 1), row) for i, row in enumerate(ranked[:k])]
+    rows = [_top_row(sweep, names, [metric], _ordinal(i + 1), row) for i, row in enumerate(ranked[:k])]
     if sweep.baseline is not None:
-        rows.append(_top_row(sweep, names, metric, "baseline", sweep.baseline))
+        rows.append(_top_row(sweep, names, [metric], "baseline", sweep.baseline))
     unranked = max(0, len(complete) - len(ranked) - sweep.unreached)
     return TopTable(
         _title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows), unranked, not_reached(sweep)
     )
+
+
+def _front_table(sweep: Sweep, k: int) -> TopTable:
+    """The table of the front, or of `k` trials evenly along it, and of the baseline."""
+    metrics = tuple(objective.name for objective in sweep.objectives)
+    parameters = sweep.spec.space.names or sweep.parameters
+    words = (_better(objective.name, objective.direction) for objective in sweep.objectives)
+    title = f"{sweep.name}: Pareto front ({', '.join(words)}){at_budget(sweep)}"
+    complete = sweep.trials[sweep.trials["state"] == TrialState.COMPLETE.label]
+    for metric in metrics:
+        if metric not in sweep.metrics:
+            _refuse_unreported(sweep, complete, metric)
+            return TopTable(title, parameters, metrics, ())
+    front = sweep.pareto()
+    places = np.unique(np.linspace(0, len(front) - 1, min(k, len(front))).round().astype(int))
+    rows = [_top_row(sweep, parameters, metrics, str(place + 1), front[place]) for place in places.tolist()]
+    if rows:
+        title += f", {f'{len(rows)} of ' if len(rows) < len(front) else ''}{counted(len(front), 'trial')}"
+    if sweep.baseline is not None:
+        rows.append(_top_row(sweep, parameters, metrics, "baseline", sweep.baseline))
+    unranked = max(0, int(complete["diverged"].sum()) - sweep.unreached)
+    return TopTable(title, parameters, metrics, tuple(rows), unranked, not_reached(sweep))
+
+
+def _refuse_unreported(sweep: Sweep, complete: TrialTable, metric: str) -> None:
+    """Refuse an objective that no completed trial has reported."""
+    if len(complete):
+        raise ResultsError(
+            f"{sweep.path}: no trial has reported the objective, {metric!r}"
+            f"{', as a curve' if sweep.budget else ''}; metrics there are: "
+            f"{', '.join(sweep.metrics) or 'none'}"
+        )
 
 
 def top_fields(table: TopTable, sweep: Sweep) -> dict[str, Any]:
@@ -139,7 +180,8 @@ def print_top(table: TopTable) -> None:
     console.print(table.title, markup=False, highlight=False)
     print_whole(console, drawn)
     if table.unranked:
-        console.print(without_finite(table.unranked, table.metrics[0]), markup=False, highlight=False)
+        metrics = " or ".join(table.metrics)
+        console.print(without_finite(table.unranked, metrics), markup=False, highlight=False)
     if table.unreached:
         console.print(table.unreached, markup=False, highlight=False)
 
@@ -174,8 +216,11 @@ def to_latex(table: TopTable) -> str:
 
 
 def _title(sweep: Sweep, metric: str, direction: Direction) -> str:
-    better = "smallest" if direction == Direction.MINIMIZE else "largest"
-    return f"{sweep.name}: best trials by {better} {metric}{at_budget(sweep)}"
+    return f"{sweep.name}: best trials by {_better(metric, direction)}{at_budget(sweep)}"
+
+
+def _better(metric: str, direction: Direction) -> str:
+    return f"{'smallest' if direction == Direction.MINIMIZE else 'largest'} {metric}"
 
 
 def _ranked(sweep: Sweep, complete: TrialTable, metric: str, direction: Direction) -> TrialTable:
@@ -188,13 +233,13 @@ def _ranked(sweep: Sweep, complete: TrialTable, metric: str, direction: Directio
     return TrialTable(complete.array[order[np.isfinite(keys[order])]])
 
 
-def _top_row(sweep: Sweep, names: tuple[str, ...], metric: str, rank: str, row: Any) -> TopRow:
+def _top_row(sweep: Sweep, names: tuple[str, ...], metrics: Sequence[str], rank: str, row: Any) -> TopRow:
     values = sweep.configuration(int(row["number"]))
     return TopRow(
         rank=rank,
         number=int(row["number"]),
         parameters=tuple(value_text(values.get(name, "")) for name in names),
-        values=(float(row[sweep.metric_column(metric)]),),
+        values=tuple(float(row[sweep.metric_column(metric)]) for metric in metrics),
         # At a budget, the time until there.
         wall_time_s=float(row["at_seconds" if sweep.budget else "wall_time"]),
     )

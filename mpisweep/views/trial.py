@@ -158,7 +158,7 @@ def _order(sweep: Sweep) -> list[int]:
     if sweep.objective not in sweep.metrics:
         return []
     best = sweep.best(len(sweep.trials))
-    finite = np.isfinite(best[sweep.metric_column(sweep.objective)])
+    finite = ~best["diverged"]
     return [int(number) for number in best["number"][finite]]
 
 

@@ -109,6 +109,8 @@ def look_at(sweep: Sweep, now: float) -> Watched:
             best=status.best,
             best_number=status.best_trial,
             best_parameters=status.best_parameters,
+            others={one.objective: one.value for one in status.others},
+            front=status.front,
         ),
         running,
     )

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,10 @@ def load_function(spec: Spec) -> Run:
     return found
 
 
-def to_metrics(returned: object, objective: str) -> tuple[dict[str, float], str]:
+def to_metrics(returned: object, objectives: Sequence[str]) -> tuple[dict[str, float], str]:
     """Convert a workload's return value: a mapping, one number (the objective), or None.
+
+    With several objectives it may be a tuple or list of their values, as in Optuna; one number is the first.
 
     Returns:
         The metrics, with NaN for values that are not numbers; and a message about those, or "".
@@ -65,8 +67,10 @@ def to_metrics(returned: object, objective: str) -> tuple[dict[str, float], str]
     if returned is None:
         return {}, ""
     if type(returned) is float:
-        return {objective: returned}, ""
-    given = returned if isinstance(returned, Mapping) else {objective: returned}
+        return {objectives[0]: returned}, ""
+    given = returned if isinstance(returned, Mapping) else {objectives[0]: returned}
+    if isinstance(returned, (tuple, list)) and len(returned) == len(objectives) > 1:
+        given = dict(zip(objectives, returned, strict=True))
     metrics: dict[str, float] = {}
     odd: list[str] = []
     for name, value in given.items():

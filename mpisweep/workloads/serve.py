@@ -139,7 +139,7 @@ class _Loop:
         self._device = device
         self._cores = cores
         self._trials_folder = trials_folder
-        self._objective = spec.objective
+        self._objectives = [objective.name for objective in spec.objectives]
         limit = spec.limits.memory_bytes
         self._is_limited = limit is not None or memory_is_limited()
         #: The memory limit applies to the workload only, so that results can be sent after it.
@@ -224,7 +224,7 @@ class _Loop:
                 returned = _call(run, trial)
                 if os.getpid() != self._process:
                     exit_now(0)
-                metrics, odd = to_metrics(returned, self._spec.objective)
+                metrics, odd = to_metrics(returned, self._objectives)
                 metrics = trial.names.all_kept(metrics)
             wall_time_s = time.perf_counter() - started
             self._meter.end(wall_time_s)
@@ -273,8 +273,8 @@ class _Loop:
             return False
         metrics = trial.last_reported | metrics
         odd = odd or trial.notice or trial.names.notice
-        if self._objective not in metrics and trial.rank == 0:
-            odd = odd or f"{ENDED_WELL} its objective {self._objective!r} was never reported"
+        missing = [name for name in self._objectives if name not in metrics and trial.rank == 0]
+        odd = odd or (f"{ENDED_WELL} its objective {missing[0]!r} was never reported" if missing else "")
         self._gathered.add_complete(trial.number, trial.attempt, started_at, wall_time_s, metrics, odd)
         self._gathered.note_energy(self._meter.energy_j)
         return True
@@ -312,7 +312,7 @@ class _Loop:
             attempt=attempt,
             repeat=repeat,
             team=team,
-            objective=self._objective,
+            objectives=self._objectives,
         )
 
     def _restore(self, wall_time_s: float) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mpisweep.blocks import Curve
@@ -103,7 +103,7 @@ class Trial:
         attempt: int = 1,
         repeat: int = 0,
         team: Team | None = None,
-        objective: str = "",
+        objectives: Sequence[str] = (),
     ) -> None:
         self.number = number
         self.attempt = attempt
@@ -125,7 +125,7 @@ class Trial:
         self._flush_at = _FLUSH_S
         self._curves: dict[str, Curve] = {}
         #: The stored names of metrics, reported or returned.
-        self.names = MetricNames(objective)
+        self.names = MetricNames(objectives)
         #: Final values so far: the last report of each metric.
         self._last: dict[str, float] = {}
         self._told_to_stop = False

@@ -135,14 +135,19 @@ def _write_samples(writer: ExtentWriter, curves: Curves, order: Sequence[int]) -
 def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tuple[str, str], Extent]:
     """Write everything except the samples of curves; return their extents by metric and name."""
     spec = _spec_of(state)
+    objectives = [one.name for one in spec.objectives] if spec else [""]
+    directions = [one.direction.value for one in spec.objectives] if spec else [""]
     workload = spec.workload.name if spec and isinstance(spec.workload, BuiltinWorkload) else ""
     file.attrs.update({
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "version": as_text(state.version),
         "name": as_text(spec.name) if spec else "",
+        # The first one; all of them.
         "objective": spec.objective if spec else "",
         "direction": spec.direction.value if spec else "",
+        "objectives": np.array([as_text(name) for name in objectives], dtype=h5py.string_dtype()),
+        "directions": np.array(directions, dtype=h5py.string_dtype()),
         "workload": workload,
         "state": as_text(state.state),
         "baseline": -1 if state.baseline is None else state.baseline,
@@ -159,7 +164,7 @@ def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tup
         _create(
             file.require_group(column.group),
             column,
-            _column_data(state, column, spec.objective if spec else ""),
+            _column_data(state, column, objectives),
         )
     parameters = file["trials"].create_group("parameters", track_order=True)
     for name, values in state.parameters.items():
@@ -195,7 +200,7 @@ def _described(workload: str, name: str, *, is_metric: bool = False) -> str:
     return f": {entry.description}" if entry else f" {name}"
 
 
-def _column_data(state: SweepState, column: Column, objective: str) -> Any:
+def _column_data(state: SweepState, column: Column, objectives: Sequence[str]) -> Any:
     table = getattr(state, column.group)
     if column.group == "trials" and column.name in ("host", "device"):
         known = [*state.workers[column.name], ""]
@@ -206,7 +211,7 @@ def _column_data(state: SweepState, column: Column, objective: str) -> Any:
     if column.group == "trials" and column.name == "device_power":
         return np.array(state.device_power(), dtype=float)
     if column.group == "trials" and column.name == "diverged":
-        return np.array(state.diverged(objective), dtype=bool)
+        return np.array(state.diverged(objectives), dtype=bool)
     values = table[column.name]
     match column.kind:
         case "integer":

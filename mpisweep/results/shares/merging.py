@@ -12,7 +12,6 @@ an older copy never replaces a newer one, and none replaces the last copy, after
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import secrets
 import shutil
@@ -300,14 +299,13 @@ def exit_code_of(state: SweepState) -> int:
 def _end_of_all(state: SweepState) -> EndReason:
     try:
         spec = parse_spec(state.spec, source=state.source, folder=Path(), is_recorded=True)
-        objective, measured = spec.objective, spec.measures or bool(state.metrics)
+        names, measured = [one.name for one in spec.objectives], spec.measures or bool(state.metrics)
     except SpecError:
-        # The name of the objective was lost to damage.
-        objective, measured = "", False
-    objectives = state.metrics.get(objective) or [math.nan] * state.count
+        # The names of the objectives were lost to damage.
+        names, measured = [""], False
     useful = [
-        math.isfinite(value)
-        for value, reached in zip(objectives, state.trials["state"], strict=True)
+        is_finite
+        for is_finite, reached in zip(state.finite(names), state.trials["state"], strict=True)
         if reached in (TrialState.COMPLETE, TrialState.PRUNED)
     ]
     return EndReason.of_all(completed=bool(useful) or not state.count, measured=measured, finite=any(useful))

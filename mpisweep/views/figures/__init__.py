@@ -8,6 +8,7 @@ package imports matplotlib.
 from __future__ import annotations
 
 from mpisweep.views.figures.curves import draw_learning_curves
+from mpisweep.views.figures.front import Front, draw_front, draw_hypervolume, front
 from mpisweep.views.figures.metric import Series, draw_metric, first_parameter, metric_series
 from mpisweep.views.figures.scaling import draw_scaling
 from mpisweep.views.figures.style import FigureError, save
@@ -16,15 +17,19 @@ from mpisweep.views.figures.total import TotalTime, draw_total_time, total_time
 
 __all__ = [
     "FigureError",
+    "Front",
     "Series",
     "Spans",
     "TotalTime",
+    "draw_front",
+    "draw_hypervolume",
     "draw_learning_curves",
     "draw_metric",
     "draw_scaling",
     "draw_timeline",
     "draw_total_time",
     "first_parameter",
+    "front",
     "metric_series",
     "save",
     "spans",

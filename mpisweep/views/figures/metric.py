@@ -52,7 +52,7 @@ class Series:
     y: Floats
     #: Names of the categories; empty for a numeric parameter.
     categories: tuple[str, ...]
-    #: Entry of the best trial by the sweep's objective, whichever metric is drawn.
+    #: Entry of the best trial: by the metric if it is an objective, else by the first objective.
     best: int | None
     baseline: int | None
     failed_x: Floats
@@ -88,11 +88,12 @@ def metric_series(sweep: Sweep, parameter: str, metric: str) -> Series:
         raise FigureError(f"{sweep.path}: {metric} is text; only numeric metrics can be drawn")
     shown = complete & np.isfinite(values)
     order = np.argsort(where[shown], kind="stable")
+    best = sweep.best(1, metric if metric in {one.name for one in sweep.objectives} else None)
     numbers = trials["number"][shown][order]
     y = values[shown][order]
     return Series(
         parameter, metric, where[shown][order], y, categories,
-        _entry_of(next(iter(sweep.best(1)), None), numbers), _entry_of(sweep.baseline, numbers),
+        _entry_of(next(iter(best), None), numbers), _entry_of(sweep.baseline, numbers),
         where[failed], tuple(str(c) for c in trials["cause"][failed]), where[complete & ~shown], numbers,
         trials["wall_time"][shown][order], *_too_large(trials, where, categories),
         f"no finite {words(metric)}" + (f" or less than {sweep.budget}" if sweep.unreached else ""),
