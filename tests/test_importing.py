@@ -211,9 +211,9 @@ def test_a_search_is_told_imported_trials_first_and_a_rebuilt_one_too(sampler):
 
     first = proposer(Past([], {}, [], known))
     proposed = first.ask(0, 3)
-    first.tell([End(0, 1.0)])
+    first.tell([End(0, [1.0])])
     proposed += first.ask(3, 2)
-    again = proposer(Past(proposed[:3], {0: 0, 1: 0, 2: 0}, [End(0, 1.0)], known))
+    again = proposer(Past(proposed[:3], {0: 0, 1: 0, 2: 0}, [End(0, [1.0])], known))
     assert again.ask(3, 2) == proposed[3:]
     assert proposed == proposer(Past([], {}, [], known)).ask(0, 3) + proposed[3:]
 
@@ -330,7 +330,7 @@ def assert_proposals_follow(path: Path) -> None:
         zip(map(json.loads, state.imported["configuration"]), state.imported["objective"], strict=True)
     )
     order = sweep.trials["end_order"].argsort()
-    ends = [End(int(number), float(sweep.trials["loss"][number])) for number in order]
+    ends = [End(int(number), [float(sweep.trials["loss"][number])]) for number in order]
     configurations = [sweep.searched(number) for number in range(len(sweep.trials))]
     after = [int(count) for count in sweep.trials["proposed_after"]]
     for number in (0, len(configurations) // 2, len(configurations) - 1):
