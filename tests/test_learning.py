@@ -491,7 +491,7 @@ def test_tpe_takes_the_best_candidate_that_is_new_and_does_not_repeat_itself():
         patched.setattr(optuna.Study, "ask", count)
         for number in range(60):
             [point] = search.ask(1)
-            told = [Told(number, (float(point["n"]) - 6) ** 2 + (float(point["m"]) - 3) ** 2)]
+            told = [Told(number, [(float(point["n"]) - 6) ** 2 + (float(point["m"]) - 3) ** 2])]
             search.ends += told
             search.proposer.tell(told)
     assert asked < 70
