@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 _LENGTHS = 2.0 ** np.arange(-0.5, 3.6, 0.5)
 #: Variances of the noise that are tried, as shares of the variance of the trend.
 _NOISES = 10.0 ** np.arange(-3.0, 1.1, 0.5)
+#: Most values that a trend is fitted to; of more, neighbouring ones are averaged.
+_MOST = 100
 #: The prior of the length's binary logarithm: mean and standard deviation.
 _USUAL_LENGTH, _LENGTH_SPREAD = 1.5, 1.0
 
@@ -33,6 +35,7 @@ class Trend:
 
     Attributes:
         x: places of the values, shape (values,), and of values to come.
+        counts: number of values of which each is the mean, shape (values,).
         residual: the values less `centre`, shape (values,).
         centre: mean of the trend far from all values.
         variance: of the trend far from all values.
@@ -41,6 +44,7 @@ class Trend:
     """
 
     x: Floats
+    counts: Floats
     residual: Floats
     centre: float
     variance: float
@@ -59,7 +63,9 @@ class Trend:
 
     def with_values_to_come(self, x: Floats) -> Trend:
         """The trend as certain as it will be once there are values at these places too."""
-        return replace(self, x=np.concatenate([self.x, x]))
+        return replace(
+            self, x=np.concatenate([self.x, x]), counts=np.concatenate([self.counts, np.ones(len(x))])
+        )
 
     def deviation(self, at: Floats) -> Floats:
         """Standard deviation of the trend at these places, shape (places,)."""
@@ -83,13 +89,14 @@ class Trend:
     @cached_property
     def _pull(self) -> Floats:
         """How much each value pulls the mean."""
-        known = self.x[: len(self.residual)]
-        found: Floats = _inverse(known, self.length, self.noise_share) @ self.residual
+        count = len(self.residual)
+        noise = self.noise_share / self.counts[:count]
+        found: Floats = _inverse(self.x[:count], self.length, noise) @ self.residual
         return found
 
     @cached_property
     def _weights(self) -> Floats:
-        return _inverse(self.x, self.length, self.noise_share)
+        return _inverse(self.x, self.length, self.noise_share / self.counts)
 
     def _short(self, across: Floats) -> Floats:
         """How much the constant mean counts at each place; it is estimated too."""
@@ -104,15 +111,16 @@ def fit_trend(x: Floats, y: Floats) -> Trend:
         x: places of the values, shape (values,); one to three units should matter.
         y: the values, shape (values,); at least two, all finite.
     """
+    x, y, counts = _averaged(x, y)
     spread = float(np.std(y)) or 1.0
     scaled = (y - np.mean(y)) / spread
-    length, noise = _likeliest(x, scaled)
-    inverse = _inverse(x, length, noise)
+    length, noise = _likeliest(x, scaled, counts)
+    inverse = _inverse(x, length, noise / counts)
     centre = float(inverse.sum(0) @ scaled / inverse.sum())
     residual = scaled - centre
     variance = float(residual @ inverse @ residual / max(1, len(x) - 1))
     middle = centre * spread + float(np.mean(y))
-    return Trend(x, residual * spread, middle, variance * spread**2, length, noise)
+    return Trend(x, counts, residual * spread, middle, variance * spread**2, length, noise)
 
 
 def _kernel(first: Floats, second: Floats, length: float) -> Floats:
@@ -122,16 +130,31 @@ def _kernel(first: Floats, second: Floats, length: float) -> Floats:
     return found
 
 
-def _inverse(x: Floats, length: float, noise: float) -> Floats:
-    covariance = _kernel(x, x, length) + noise * np.eye(len(x))
+def _averaged(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """Means over neighbouring values, if there are many, and how many values each is the mean of."""
+    if len(x) <= _MOST:
+        return x, y, np.ones(len(x))
+    # Groups of equal width: where values are rare each keeps its place.
+    edges = np.linspace(x.min(), x.max(), _MOST + 1)[1:-1]
+    group = np.searchsorted(edges, x)
+    counts = np.bincount(group, minlength=_MOST).astype(float)
+    filled = counts > 0
+    means = [np.bincount(group, weights=each, minlength=_MOST)[filled] / counts[filled] for each in (x, y)]
+    return means[0], means[1], counts[filled]
+
+
+def _inverse(x: Floats, length: float, noise: Floats) -> Floats:
+    """Inverse of the covariance of values with these variances of the noise, shape (values, values)."""
+    covariance = _kernel(x, x, length) + np.diag(noise)
     return np.asarray(np.linalg.inv(covariance), dtype=np.float64)
 
 
-def _likeliest(x: Floats, y: Floats) -> tuple[float, float]:
+def _likeliest(x: Floats, y: Floats, counts: Floats) -> tuple[float, float]:
     """Length and share of noise of the largest restricted likelihood times the prior."""
     count = len(x)
     kernels = np.stack([_kernel(x, x, float(length)) for length in _LENGTHS])
-    covariances = kernels[:, None] + _NOISES[:, None, None] * np.eye(count)  # (lengths, noises, count, count)
+    noise = _NOISES[:, None, None] * np.diag(1.0 / counts)  # (noises, count, count)
+    covariances = kernels[:, None] + noise  # (lengths, noises, count, count)
     # Not eigh: its threads cost a hundred times as much on a busy machine.
     roots = np.diagonal(np.linalg.cholesky(covariances), axis1=2, axis2=3)
     solved = np.linalg.solve(covariances, np.stack([np.ones(count), y], axis=1))  # (..., count, 2)

@@ -223,10 +223,20 @@ ALLOWED = {
     "results.tables": {"results.state", "results.trial_table", "results.occupancy", "records"},
     "results.tradeoff": {"results.trial_table", "results.occupancy", "results", "spec", "pareto", "records"},
     "results.budgets": {"results.state", "results", "spec", "blocks"},
+    "results.criticality": set(),
+    "results.batch_sizes": {
+        "results.trial_table",
+        "results.criticality",
+        "results",
+        "spec",
+        "trend",
+        "records",
+    },
     "results.load": {
         *(
             f"results.{below}"
             for below in (
+                "batch_sizes",
                 "budgets",
                 "device_time",
                 "file",
@@ -329,7 +339,17 @@ ALLOWED = {
     "views": {
         *(
             f"results.{below}"
-            for below in ("budgets", "columns", "comparison", "holder", "load", "shares", "trial_table")
+            for below in (
+                "batch_sizes",
+                "budgets",
+                "columns",
+                "comparison",
+                "criticality",
+                "holder",
+                "load",
+                "shares",
+                "trial_table",
+            )
         ),
         "results",
         "progress",
@@ -368,9 +388,9 @@ ONE_IMPORTER = {
     "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},
     "matplotlib": {
         f"views/figures/{name}.py"
-        for name in ("curves", "front", "metric", "scaling", "style", "timeline", "total")
+        for name in ("batch_sizes", "curves", "front", "metric", "scaling", "style", "timeline", "total")
     },
-    "scipy": {"search/sobol.py"},
+    "scipy": {"results/criticality.py", "search/sobol.py"},
     "optuna": {f"search/{name}.py" for name in ("proposing", "samplers", "thinning")}
     | {"prior/optuna_storage.py"},
     "sklearn": {"workloads/datasets.py"},

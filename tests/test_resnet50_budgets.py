@@ -16,7 +16,7 @@ from mpisweep.spec import SpecError, load_spec, parse_spec
 from mpisweep.spec.catalogue import BUILTIN
 from mpisweep.spec.preflight import check_startable
 from mpisweep.spec.schema import schema
-from mpisweep.spec.training import Target, parse_target, planned_steps
+from mpisweep.spec.training import Target, contradiction, parse_target, planned_steps
 from mpisweep.workloads.resnet50 import experiment, run
 from mpisweep.workloads.resnet50.clock import GpuClock
 from mpisweep.workloads.resnet50.history import History
@@ -46,6 +46,8 @@ def curve_of(one, name: str) -> list[tuple[int, float]]:
         ({"num_samples": 10**17 + 1, "batch_size": 1}, 10**17 + 1),
         ({"seconds": 5}, None),
         ({"seconds": 5, "num_iter": 7}, 7),
+        ({"seconds": 5, "num_iter": 7, "ends_at": "last"}, None),
+        ({"num_samples": 1000, "batch_size": 300, "num_iter": 2, "ends_at": "last"}, 4),
     ],
 )
 def test_budgets_are_rounded_up_to_whole_steps_and_replace_the_default_num_iter(given: dict, expected):
@@ -83,6 +85,54 @@ def test_a_budget_of_seconds_ends_the_trial_with_the_step_that_uses_it_up(
     assert len(one.losses) == expected, "although up to 20 steps are read together"
     assert metrics["train_time"] == pytest.approx(0.26)
     assert curve_of(one, "train_time")[-1] == (expected - 1, metrics["train_time"])
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("bounds", "steps"),
+    [
+        ({"num_iter": 4, "num_samples": 48, "seconds": 0.255}, {"steps": 4, "samples": 12, "seconds": 26}),
+        ({"num_iter": 30, "num_samples": 48, "seconds": 0.055}, {"steps": 30, "samples": 12, "seconds": 6}),
+        ({"num_iter": 7, "num_samples": 9}, {"steps": 7, "samples": 3}),
+    ],
+)
+def test_a_trial_that_ends_at_its_last_bound_has_the_losses_at_each(
+    steps_of_10_ms: Gpu, bounds: dict, steps: dict
+):
+    one = trial(**bounds, ends_at="last", batch_size=4, data="digits", val_every=0, until="loss_mean = 99")
+    metrics = run(one)
+    assert metrics["steps"] == max(steps.values())
+    expected = 10 if metrics["steps"] >= 10 else pytest.approx(float("nan"), nan_ok=True)
+    assert metrics["steps_to_target"] == expected, "the target is noted and does not end the trial"
+    validated = dict(curve_of(one, "val_loss"))
+    assert sorted(validated) == sorted({step - 1 for step in steps.values()}), "once at each bound"
+    for axis, step in steps.items():
+        tail = one.losses[:step][-max(1, step // 10) :]
+        assert metrics[f"loss_mean_at_{axis}"] == pytest.approx(sum(tail) / len(tail))
+        assert metrics[f"val_loss_at_{axis}"] == validated[step - 1]
+    assert not {f"val_loss_at_{axis}" for axis in {"steps", "samples", "seconds"} - set(steps)} & set(metrics)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_trial_that_was_stopped_at_a_bound_validates_there(tmp_path: Path):
+    def attempt(stop_after: int):
+        one = trial(num_iter=6, num_samples=48, ends_at="last", batch_size=4, val_every=0)
+        one.has_directory, one.directory, one.stop_after = True, tmp_path, stop_after
+        return one, run(one)
+
+    first, stopped = attempt(6)
+    assert stopped == {}
+    assert len(first.losses) == 6
+    again, metrics = attempt(10**9)
+    assert metrics["val_loss_at_steps"] == dict(curve_of(again, "val_loss"))[5]
+    assert metrics["val_loss_at_samples"] == dict(curve_of(again, "val_loss"))[11]
+
+
+def test_a_schedule_does_not_fit_several_budgets():
+    given = {"ends_at": "last", "num_iter": 5, "num_samples": 50, "lr_schedule": "cosine"}
+    found = contradiction(options(**given))
+    assert found is not None
+    assert found[0] == "lr_schedule"
 
 
 @pytest.mark.usefixtures("small")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import os
 import socket
@@ -250,14 +251,15 @@ meter = NoiseMeter(asked, population.model, Precision(asked, CPU), team)
 print(*meter.measure(population.images[:9][team.piece], population.labels[:9][team.piece]))
 
 # Rank 1 is slower; the seconds of rank 0 count on both ranks.
-history = History(one, batch_size=9, warmup=0)
-history.begin_attempt()
-budget = Budget(options(batch_size=9, num_iter=0, seconds=5.0), team)
-seen = []
-for step in range(4):
-    history.add([2.0 + 7 * one.rank], [(0.0, 0.0)])
-    seen.append((budget.steps_to_read(history, 20), budget.is_over(history)))
-print(seen)
+for bounds in ({"num_iter": 0}, {"num_iter": 6, "ends_at": "last"}):
+    history = History(one, batch_size=9, warmup=0)
+    history.begin_attempt()
+    budget = Budget(options(batch_size=9, seconds=5.0, **bounds), team)
+    seen = []
+    for step in range(4):
+        history.add([2.0 + 7 * one.rank], [(0.0, 0.0)])
+        seen.append((budget.steps_to_read(history, 20), budget.is_over(history), budget.lacks_validation(history)))
+    print(seen)
 team.leave()
 """
 
@@ -289,4 +291,7 @@ def test_several_ranks_measure_the_halves_of_the_whole_batch_and_agree_on_the_en
     )
     expected = alone.measure(population.images[halves], population.labels[halves])
     assert list(map(float, outputs[0][0].split())) == pytest.approx(list(expected), rel=1e-4)
-    assert outputs[0][1] == "[(1, False), (1, False), (1, True), (1, True)]"
+    assert [ast.literal_eval(line) for line in outputs[0][1:]] == [
+        [(1, False, False), (1, False, False), (1, True, False), (1, True, False)],
+        [(1, False, False), (1, False, False), (3, False, True), (2, False, True)],
+    ]

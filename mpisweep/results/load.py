@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mpisweep.records import Direction, EndReason, Objective, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
+from mpisweep.results.batch_sizes import SizeReadings
 from mpisweep.results.budgets import Budget, Progress, progress_of, state_at
 from mpisweep.results.device_time import device_seconds
 from mpisweep.results.file.writing import native_column
@@ -52,7 +53,7 @@ class CurveArrays(NamedTuple):
     time: NDArray[np.float64]
 
 
-class Sweep(SweepTables):
+class Sweep(SweepTables, SizeReadings):
     """A sweep at the moment of loading.
 
     Attributes:

@@ -16,7 +16,7 @@ from typing import Literal
 from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, is_named
 from mpisweep.records import Value
 from mpisweep.spec.keys import one_of
-from mpisweep.spec.training import contradiction, planned_steps, target_problem
+from mpisweep.spec.training import contradiction, last_bounds, planned_steps, target_problem
 
 __all__ = [
     "BUILTIN", "RESNET50", "SPEED", "Metric", "Option", "WorkloadDescription", "describe",
@@ -141,6 +141,9 @@ class WorkloadDescription:
 def _resnet50_work(params: Mapping[str, Value]) -> float:
     """Images times pixels, to which the cost of convolutions is proportional; else seconds."""
     steps = planned_steps(params)
+    if steps is None and (bounds := last_bounds(params)):
+        # Whatever its time asks for, it takes these.
+        steps = int(max((bounds[axis] for axis in ("steps", "samples") if axis in bounds), default=0)) or None
     if steps is None:
         return float(params["seconds"])
     return float(params["batch_size"]) * steps * float(params["image_size"]) ** 2
@@ -160,6 +163,8 @@ def _resnet50_caution(params: Mapping[str, Value], objective: str) -> str:
         )
     if objective == "loss":
         return "loss is that of the last step's batch, which is noisy; use loss_mean, or val_loss"
+    if "_at_" in objective and params["ends_at"] != "last":
+        return f'{objective} is only measured with ends_at = "last"'
     if objective.startswith("val_") and int(params["val_every"]) < 0:
         return f"{objective} is only measured with val_every of at least 0"
     if objective.endswith("_to_target") and not params["until"]:
@@ -177,6 +182,9 @@ _RESNET50_OPTIONS = (
     Option("seconds", "number", 0.0, "most training time, as in train_time; 0: no bound", "s", 0),
     Option("until", "target", "", "ends the training at a value of loss_mean, accuracy, val_loss or "
            "val_accuracy, e.g. { loss_mean = 0.5 }"),
+    Option("ends_at", "choice", "first", "which of num_iter, num_samples and seconds ends the training; "
+           "last: until does not, and the losses at each of them are metrics",
+           values=("first", "last")),
     Option("data", "choice", "synthetic", "source of the images",
            values=("synthetic", "digits", "cifar10", "imagefolder")),
     Option("data_root", "text", "", "folder of the cifar10 or imagefolder data"),
@@ -244,6 +252,11 @@ _RESNET50_METRICS = (
     Metric("accuracy", "share of correct predictions over the last tenth of the steps", ""),
     Metric("steps", "optimiser steps taken", ""),
     Metric("samples", "images trained on", "images"),
+    *(
+        Metric(f"{name}_at_{axis}", f'{name} when {option} was reached, with ends_at = "last"')
+        for name in ("loss_mean", "val_loss")
+        for axis, option in (("steps", "num_iter"), ("samples", "num_samples"), ("seconds", "seconds"))
+    ),
     Metric("reached_target", "1 if the target of until was reached, else 0", ""),
     Metric("steps_to_target", "steps to the target of until; NaN if it was not reached", ""),
     Metric("samples_to_target", "images to the target of until; NaN if it was not reached", "images"),

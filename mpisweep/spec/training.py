@@ -1,8 +1,9 @@
 """The options of a training taken together: its length, its target, and what contradicts.
 
-A trial ends at the first bound that it reaches: ``num_iter`` steps, ``num_samples`` images or ``seconds`` of
-training; 0 sets no bound.  Only whole steps are taken, so ``num_samples`` is ``ceil(num_samples /
-batch_size)`` steps.  ``until`` names a metric and the value at which the trial ends before that.
+A trial ends at the first bound that it reaches (``ends_at = "last"``: at the last): ``num_iter`` steps,
+``num_samples`` images or ``seconds`` of training; 0 sets no bound.  Only whole steps are taken, so
+``num_samples`` is ``ceil(num_samples / batch_size)`` steps.  ``until`` names a metric and the value at which
+the trial ends before that.
 
 Pure; nothing here imports torch.
 """
@@ -17,7 +18,15 @@ from dataclasses import dataclass
 from mpisweep.records import Value
 from mpisweep.spec.keys import nearest
 
-__all__ = ["Target", "contradiction", "parse_target", "planned_steps", "target_problem", "target_text"]
+__all__ = [
+    "Target",
+    "contradiction",
+    "last_bounds",
+    "parse_target",
+    "planned_steps",
+    "target_problem",
+    "target_text",
+]
 
 #: Metric of a target -> whether a smaller value is better.  Single batches are too noisy for one.
 _TARGETS = {"loss_mean": True, "accuracy": False, "val_loss": True, "val_accuracy": False}
@@ -80,14 +89,35 @@ def target_text(table: Mapping[str, object]) -> str | None:
 
 
 def planned_steps(params: Mapping[str, Value]) -> int | None:
-    """The number of steps that a trial takes at most; None if only its time is bounded."""
+    """The number of steps that a trial takes at most; None if its time may end it later."""
     bounds: list[int] = []
     if params["num_iter"]:
         bounds.append(int(params["num_iter"]))
     if params["num_samples"]:
-        # Integers throughout: a float is not exact beyond 2**53.
-        bounds.append(-(-int(params["num_samples"]) // int(params["batch_size"])))
+        bounds.append(_steps_of_samples(params))
+    if params.get("ends_at") == "last":
+        return None if params["seconds"] else max(bounds, default=None)
     return min(bounds, default=None)
+
+
+def last_bounds(params: Mapping[str, Value]) -> dict[str, float]:
+    """The bounds of a trial that ends at the last of them: steps for two of them, and seconds.
+
+    Empty for a trial that ends at the first.
+    """
+    if params.get("ends_at") != "last":
+        return {}
+    bounds = {
+        "steps": int(params["num_iter"]),
+        "samples": _steps_of_samples(params),
+        "seconds": float(params["seconds"]),
+    }
+    return {axis: amount for axis, amount in bounds.items() if amount}
+
+
+def _steps_of_samples(params: Mapping[str, Value]) -> int:
+    # Integers throughout: a float is not exact beyond 2**53.
+    return -(-int(params["num_samples"]) // int(params["batch_size"]))
 
 
 def contradiction(params: Mapping[str, Value]) -> tuple[str, str] | None:
@@ -103,10 +133,16 @@ def _contradictions(params: Mapping[str, Value]) -> Iterator[tuple[str, str]]:
     steps, val_every, data = planned_steps(params), int(params["val_every"]), params["data"]
     if steps is None and not params["seconds"]:
         yield "num_iter", "is 0, as are num_samples and seconds; a trial needs one of them above 0"
-    if steps is None and params["lr_schedule"] != "constant":
+    if steps is None and params["lr_schedule"] != "constant" and params.get("ends_at") != "last":
         yield (
             "lr_schedule",
             f"is {params['lr_schedule']!r}, which needs a number of steps; set num_iter or num_samples too",
+        )
+    if params.get("ends_at") == "last" and params["lr_schedule"] != "constant":
+        yield (
+            "lr_schedule",
+            f"is {params['lr_schedule']!r}, of which each budget would see another part; "
+            "with ends_at = \"last\" only 'constant' compares budgets",
         )
     if val_every >= 0 and data == "synthetic":
         yield "val_every", "needs real data: synthetic images have nothing that could be held out"

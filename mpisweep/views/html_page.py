@@ -14,7 +14,10 @@ from typing import Any
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
 from mpisweep.spec import RANKS
+from mpisweep.views.batch_sizes import batch_size_lines
 from mpisweep.views.figures import (
+    draw_batch_sizes,
+    draw_critical_batch,
     draw_front,
     draw_hypervolume,
     draw_learning_curves,
@@ -82,6 +85,8 @@ def _table(sweep: Sweep, k: int | None) -> Iterator[str]:
     yield "</table>"
     if table.unreached:
         yield f"<p>{_text(table.unreached)}</p>"
+    if lines := batch_size_lines(sweep):
+        yield f"<pre>{_text(chr(10).join(lines))}</pre>"
 
 
 def _figures(sweep: Sweep) -> Iterator[str]:
@@ -93,6 +98,10 @@ def _figures(sweep: Sweep) -> Iterator[str]:
         lambda: draw_total_time(sweep),
         lambda: draw_timeline(sweep),
     ]
+    if sweep.spec.search == "batch_size":
+        draw.insert(0, lambda: draw_batch_sizes(sweep))
+    if "batch_size" in sweep.spec.space.names and "steps_to_target" in sweep.metrics:
+        draw.append(lambda: draw_critical_batch(sweep))
     if RANKS in sweep.parameters:
         draw.append(lambda: draw_scaling(sweep))
     for make in draw:

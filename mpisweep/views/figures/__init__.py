@@ -7,6 +7,7 @@ package imports matplotlib.
 
 from __future__ import annotations
 
+from mpisweep.views.figures.batch_sizes import draw_batch_sizes, draw_critical_batch
 from mpisweep.views.figures.curves import draw_learning_curves
 from mpisweep.views.figures.front import Front, draw_front, draw_hypervolume, front
 from mpisweep.views.figures.metric import Series, draw_metric, first_parameter, metric_series
@@ -21,6 +22,8 @@ __all__ = [
     "Series",
     "Spans",
     "TotalTime",
+    "draw_batch_sizes",
+    "draw_critical_batch",
     "draw_front",
     "draw_hypervolume",
     "draw_learning_curves",

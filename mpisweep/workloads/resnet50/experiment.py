@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mpisweep.records import Value
+from mpisweep.spec.training import last_bounds
 from mpisweep.workloads.checkpoint import Checkpoint
 from mpisweep.workloads.datasets import (
     Batches,
@@ -123,6 +124,7 @@ class _Experiment:
         self._history = History(
             trial, batch_size=int(options["batch_size"]), warmup=int(options["warmup_iter"]),
             target=self._budget.target, has_noise=int(options["noise_scale"]) > 0,
+            bounds=last_bounds(options),
         )  # fmt: skip
         self._done, measured = self._checkpoint.restore()
         ranks.agree(self._done, "checkpoint")
@@ -147,7 +149,8 @@ class _Experiment:
         step: Step = self._train
         number, setup_time = self._done, 0.0
         history.begin_attempt()
-        if self._is_due("val_every", number) and history.last_validation != number - 1:
+        is_due = self._is_due("val_every", number) and history.last_validation != number - 1
+        if is_due or self._lacks_validation():
             self._validate(number)  # it was stopped between the step and its validation
         read_after = budget.steps_to_read(history, READ_BACK)
         is_over = budget.is_over(history)
@@ -175,6 +178,7 @@ class _Experiment:
                 self._read()
                 last_read = time.monotonic()
                 read_after = budget.steps_to_read(history, READ_BACK)
+                validates |= self._lacks_validation()
             is_over = budget.is_last(number) or (not self._unread and budget.is_over(history))
             stop = not is_over and asks and ranks.any(self._trial.should_stop())
             if validates and not stop:
@@ -201,6 +205,10 @@ class _Experiment:
         self._read()
         self._history.add_noise(number, self._noise.measure(images, labels))
         self._clock.start()  # no step includes the time of the measurement
+
+    def _lacks_validation(self) -> bool:
+        """Whether a bound is reached at which the held-out images are not measured yet."""
+        return self._validation is not None and self._budget.lacks_validation(self._history)
 
     def _is_due(self, option: str, step: int) -> bool:
         """Whether a step, counted from 1, is one of every so many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -40,17 +41,19 @@ class History:
         warmup: steps at the start of each attempt that do not count for speed.
         target: ends the trial; None for none.
         has_noise: whether the gradient noise is measured.
+        bounds: of a trial that ends at the last of them; the losses at each are metrics.
     """
 
     def __init__(
         self, trial: Trial, *, batch_size: int, warmup: int, target: Target | None = None,
-        has_noise: bool = False,
+        has_noise: bool = False, bounds: Mapping[str, float] | None = None,
     ) -> None:  # fmt: skip
         self._trial = trial
         self._batch_size = batch_size
         self._warmup = warmup
         self._target = target
         self._has_noise = has_noise
+        self._bounds = bounds or {}
         self._steps: list[MeasuredStep] = []
         self._time = TrainTime()
         #: Step, loss and accuracy of each validation.
@@ -123,6 +126,14 @@ class History:
     def seconds(self) -> float:
         """Time of all steps at a steady pace, over all attempts."""
         return self._time.until_now
+
+    def step_at(self, axis: str, amount: float) -> int | None:
+        """The step, from 0, that reached a bound; None if none did. See :func:`last_bounds`."""
+        if axis != "seconds":
+            return int(amount) - 1 if self.count >= amount else None
+        if not self.count or self.seconds < amount:
+            return None
+        return min(bisect_left(range(self.count), amount, key=self._time.after), self.count - 1)
 
     @property
     def has_reached_target(self) -> bool:
@@ -205,7 +216,20 @@ class History:
             _, metrics["val_loss"], metrics["val_accuracy"] = self._validations[-1]
         if real_labels:
             metrics["accuracy"] = sum(step.accuracy for step in tail) / len(tail)
-        return metrics | self._target_metrics() | self._noise_metrics()
+        return metrics | self._bound_metrics() | self._target_metrics() | self._noise_metrics()
+
+    def _bound_metrics(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for axis, amount in self._bounds.items():
+            step = self.step_at(axis, amount)
+            if step is None:
+                continue
+            tail = self._steps[: step + 1][-max(1, (step + 1) // 10) :]
+            found[f"loss_mean_at_{axis}"] = sum(each.loss for each in tail) / len(tail)
+            after = next((loss for number, loss, _ in self._validations if number >= step), None)
+            if after is not None:
+                found[f"val_loss_at_{axis}"] = after
+        return found
 
     def _target_metrics(self) -> dict[str, float]:
         if self._target is None:
