@@ -29,7 +29,7 @@ def add_commands(commands: Commands) -> None:
     """Register the commands."""
     top = commands.add_parser(
         "top",
-        help="print the best trials and the baseline; of several objectives, the Pareto front",
+        help="print the best trials, or the Pareto front, and the baseline",
         description="Print the best trials and the baseline; of several objectives, the Pareto front.",
     )
     add_file(top)

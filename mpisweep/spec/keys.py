@@ -123,7 +123,8 @@ class Key:
                 wanted = "a string, or a list of different strings"
             case "choices":
                 fits = value in self.values or (_is_list(value) and all(one in self.values for one in value))
-                wanted = f"one of {', '.join(self.values)}, or a list of these"
+                listed = f"one of {', '.join(self.values)}, or a list of these"
+                wanted = one_of(value, self.values) if isinstance(value, str) else listed
             case "integer":
                 low = self.low or 0
                 fits = (
