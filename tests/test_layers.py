@@ -390,7 +390,7 @@ ONE_IMPORTER = {
         f"views/figures/{name}.py"
         for name in ("batch_sizes", "curves", "front", "metric", "scaling", "style", "timeline", "total")
     },
-    "scipy": {"results/criticality.py", "search/sobol.py"},
+    "scipy": {"results/criticality.py", "search/racing.py", "search/sobol.py"},
     "optuna": {f"search/{name}.py" for name in ("proposing", "samplers", "thinning")}
     | {"prior/optuna_storage.py"},
     "sklearn": {"workloads/datasets.py"},

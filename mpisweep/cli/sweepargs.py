@@ -158,9 +158,9 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
     )
     quick.add_argument(
         "--repeats",
-        type=at_least_1,
         metavar="N",
-        help="runs of every configuration, each with another seed (default: 1)",
+        help="runs of every configuration, each with another seed (default: 1); 2:10 for 2, and up to 10 of "
+        "those that may be the best",
     )
     quick.add_argument("--seed", type=int, help="seed of the search and the trials (default: 0)")
     quick.add_argument(
@@ -244,6 +244,16 @@ def check_split(spec: Spec, split: int | None) -> None:
         raise SpecError(
             f"{spec.source}: search: {spec.search_text!r} chooses trials by earlier results and cannot be "
             "shared between runs; remove --split"
+        )
+    if split is not None:
+        _check_race(spec)
+
+
+def _check_race(spec: Spec) -> None:
+    if spec.repeats.is_race:
+        raise SpecError(
+            f"{spec.source}: repeats: is {spec.repeats}, and a race chooses trials by all results, so that "
+            "runs cannot share it; remove --split, or set a fixed number"
         )
 
 

@@ -23,6 +23,7 @@ from mpisweep.records import Slot
 from mpisweep.results.journal.writer import Journal
 from mpisweep.scheduling.decisions import (
     Abandon,
+    AddRepeats,
     AddTrials,
     Assign,
     Commit,
@@ -105,6 +106,9 @@ class Effects:
             case AddTrials(numbers, configurations, known, repeats):
                 self._trials.grow(configurations, repeats)
                 self.append(encode(self._trials.block(numbers, known=known)))
+            case AddRepeats(numbers, configurations, repeats):
+                self._trials.repeat(configurations, repeats)
+                self.append(encode(self._trials.block(numbers)))
             case Propose(count):
                 assert self._search_client is not None
                 self._search_client.propose(count)

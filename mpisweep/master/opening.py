@@ -28,7 +28,14 @@ from mpisweep.master.best import BestSoFar
 from mpisweep.master.importing import known_imports
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
-from mpisweep.master.searching import LearningPast, learning_past, make_frontier, make_rules, make_search
+from mpisweep.master.searching import (
+    LearningPast,
+    learning_past,
+    make_frontier,
+    make_race,
+    make_rules,
+    make_search,
+)
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason
@@ -307,6 +314,7 @@ def _scheduler(
         frontier=None if is_shared or proposals is not None else make_frontier(spec, trials, known),
         search=search,
         proposals=proposals,
+        race=make_race(spec, trials, known),
         fresh=known.not_fresh() if known else (),
         fresh_process=spec.fresh_process,
         # A rank that was declared dead may come back.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from mpisweep.blocks import EndedBlock, ImportedBlock
 from mpisweep.master.known import KnownSweep
@@ -17,7 +18,10 @@ from mpisweep.search.stopping import Stopping
 from mpisweep.spec import ADDING, Spec
 from mpisweep.spec.space import Configuration
 
-__all__ = ["LearningPast", "learning_past", "make_frontier", "make_rules", "make_search"]
+if TYPE_CHECKING:
+    from mpisweep.search.racing import Race
+
+__all__ = ["LearningPast", "learning_past", "make_frontier", "make_race", "make_rules", "make_search"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,26 @@ def _ended(known: KnownSweep) -> EndedBlock:
         metrics={name: [column[number] for number in numbers] for name, column in known.metrics.items()},
         causes=[known.causes[number] for number in numbers],
     )
+
+
+def make_race(spec: Spec, trials: Trials, known: KnownSweep | None) -> Race | None:
+    """Race with the results so far; None if each configuration has a fixed number of repeats."""
+    if not spec.repeats.is_race:
+        return None
+    # It imports scipy, which other sweeps do not need.
+    from mpisweep.search.racing import Race
+
+    baseline = None if trials.baseline is None else trials.configuration_of[trials.baseline]
+    race = Race(
+        spec.repeats, spec.objective, spec.direction, trials.configuration_of, trials.repeat_of, baseline
+    )
+    objectives = (known.objectives if known is not None else None) or [math.nan] * trials.count
+    # A trial that was infeasible may run now.
+    for number, (state, value) in enumerate(zip(trials.states, objectives, strict=False)):
+        if TrialState(state).is_end:
+            cause = known.causes[number] if known is not None and number < len(known.causes) else 0
+            race.note(number, state, cause, value)
+    return race
 
 
 def learning_past(

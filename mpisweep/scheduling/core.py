@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 
 from mpisweep.records import EndReason, Slot
 from mpisweep.scheduling.durations import DurationModel
@@ -25,6 +26,10 @@ from mpisweep.scheduling.trials import RUNNING, WAITING, TrialStates
 from mpisweep.search.base import AddingSearch
 from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.search.stopping import Stopping
+
+if TYPE_CHECKING:
+    # It imports scipy, which other sweeps do not need.
+    from mpisweep.search.racing import Race
 
 __all__ = ["Core", "Policy", "Start"]
 
@@ -66,6 +71,7 @@ class Core:
         frontier: finds trials that may need too much memory; None if the sweep does not model memory.
         search: adds trials as results come in; None if all trials are known beforehand.
         proposals: of a learning search, which adds trials too; None if there is none.
+        race: adds repeats as results come in; None if each configuration has a fixed number.
         shared: whether a trial must be granted before it may run.
         rules: when the search ends although trials are left; None for never.
     """
@@ -80,13 +86,13 @@ class Core:
         frontier: MemoryFrontier | None,
         search: AddingSearch | None,
         proposals: Proposals | None,
+        race: Race | None,
         shared: bool,
         rules: Stopping | None,
     ) -> None:
         self.policy, self.rules = policy, rules
         self.model = model
-        self.search = search
-        self.proposals = proposals
+        self.search, self.proposals, self.race = search, proposals, race
         #: Slots whose Hello has not arrived -> the trials that they hold according to the journal.
         self.away = {slot: dict(trials) for slot, trials in start.held.items()}
         self.away_of: dict[int, list[Slot]] = {}

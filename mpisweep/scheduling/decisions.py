@@ -12,6 +12,7 @@ from mpisweep.records import AttemptEnd, EndReason, Slot, Value
 
 __all__ = [
     "Abandon",
+    "AddRepeats",
     "AddTrials",
     "Assign",
     "Commit",
@@ -55,6 +56,16 @@ class AddTrials:
     known: int | None = None
     #: How often each configuration is run; the numbers go through all of them, repeat by repeat.
     repeats: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AddRepeats:
+    """Record more trials of known configurations, before anything else refers to them."""
+
+    numbers: list[int]
+    #: Number of each trial's configuration, and which repeat of it the trial is.
+    configurations: list[int]
+    repeats: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +146,7 @@ Decision = (
     Assign
     | Commit
     | AddTrials
+    | AddRepeats
     | MarkInfeasible
     | GiveUp
     | Abandon

@@ -195,6 +195,17 @@ class DurationModel:
             self._expected_s += medians
             self._log_means += log_means
 
+    def repeat(self, numbers: Sequence[int]) -> None:
+        """Add trials with the parameters of these, and so with their expected durations."""
+        work, expected_s = self._work, self._expected_s
+        self._work = self._expected_s = None
+        rows = [{name: column[number] for name, column in self._columns.items()} for number in numbers]
+        self.grow([{name: value for name, value in row.items() if value is not None} for row in rows])
+        if work is not None:
+            self._work = [*work, *(work[number] for number in numbers)]
+        if expected_s is not None:
+            self._expected_s = [*expected_s, *(expected_s[number] for number in numbers)]
+
     @property
     def usual_s(self) -> float | None:
         """Geometric mean of the measured durations in seconds, or None before the first fit."""

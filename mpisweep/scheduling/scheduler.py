@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
+from typing import TYPE_CHECKING
 
 from mpisweep.records import EndReason, Slot, TrialState
 from mpisweep.scheduling.core import Core, Policy, Start
@@ -48,7 +49,15 @@ from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.rules.blame import on_device_suspected, release
 from mpisweep.scheduling.rules.ends import on_trials_ended, on_trials_reclaimed
 from mpisweep.scheduling.rules.handout import fill, review_backlogs
-from mpisweep.scheduling.rules.learning import ask_ahead, ask_search, learn_durations, on_proposed
+from mpisweep.scheduling.rules.learning import (
+    ask_ahead,
+    ask_race,
+    ask_search,
+    learn_durations,
+    on_proposed,
+    tell_race,
+    would_add,
+)
 from mpisweep.scheduling.rules.leases import (
     ask_after_stall,
     on_nothing_to_lease,
@@ -65,6 +74,10 @@ from mpisweep.scheduling.trials import COMPLETE, PRUNED
 from mpisweep.search.base import AddingSearch
 from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.search.stopping import Stopping
+
+if TYPE_CHECKING:
+    # It imports scipy, which other sweeps do not need.
+    from mpisweep.search.racing import Race
 
 __all__ = ["Scheduler"]
 
@@ -89,6 +102,7 @@ class Scheduler:
         frontier: finds trials that may need too much memory; None if the sweep does not model memory.
         search: adds trials as results come in; None if all trials are known beforehand.
         proposals: of a learning search, which adds trials too; None if there is none.
+        race: adds repeats as results come in; None if each configuration has a fixed number.
         fresh: trials that run again in a fresh process.
         fresh_process: whether every trial needs a fresh process.
         patience_s: how long the present workers may be too few for every waiting trial, in seconds.
@@ -114,6 +128,7 @@ class Scheduler:
         frontier: MemoryFrontier | None = None,
         search: AddingSearch | None = None,
         proposals: Proposals | None = None,
+        race: Race | None = None,
         fresh: Iterable[int] = (),
         fresh_process: bool = False,
         patience_s: float = 60.0,
@@ -136,6 +151,7 @@ class Scheduler:
             frontier=frontier,
             search=search,
             proposals=proposals,
+            race=race,
             shared=shared,
             rules=rules,
         )
@@ -205,6 +221,7 @@ class Scheduler:
         if core.ended:
             return []
         decisions = _decide(core, event, now)
+        tell_race(core, decisions)
         if core.rules is not None:
             decisions += check_rules(core, core.rules, now)
         if core.stopping is not None:
@@ -259,6 +276,7 @@ def _hand_out(core: Core, decisions: list[Decision], now: float) -> None:
         ration(core, decisions, now)
     if core.slots.doubtful:
         review_backlogs(core, decisions)
+    ask_race(core, decisions)
     if core.supply is None or not core.supply.must_ask_first:
         fill(core, decisions, now)
     if core.supply is not None:
@@ -274,8 +292,8 @@ def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
         return
     if not core.waiting and not core.memory and core.supply is not None:
         reason = core.stopping or EndReason.SHARE
-    elif core.stopping is not None and core.search is not None and core.search.ask():
-        # All trials of the search have ended, and it would add more.
+    elif core.stopping is not None and would_add(core):
+        # All trials have ended, and more would follow.
         reason = core.stopping
     elif core.proposals is not None and not core.proposals.is_done and not core.waiting and not core.memory:
         if core.stopping is None:

@@ -84,6 +84,15 @@ class Trials:
             column.extend([one.get(name, usual) for one in configurations] * repeats)
         self.append([*range(first, first + new)] * repeats, _repeat_by_repeat(new, repeats))
 
+    def repeat(self, configurations: Sequence[int], repeats: Sequence[int]) -> None:
+        """Append repeats of configurations that have trials."""
+        first_of: dict[int, int] = {}
+        for number, configuration in enumerate(self.configuration_of):
+            first_of.setdefault(configuration, number)
+        for column in self.parameters.values():
+            column.extend([column[first_of[one]] for one in configurations])
+        self.append(configurations, repeats)
+
     def append(self, configuration_of: Sequence[int], repeat_of: Sequence[int]) -> None:
         """Append waiting trials, whose parameters are there already."""
         self.states.extend([int(TrialState.WAITING)] * len(repeat_of))

@@ -216,8 +216,9 @@ KEYS: tuple[Key, ...] = (
         "not for `grid` and `largest_batch`", low=1,
         usual="none; required by searches that sample; with `batch_size` 5% of the grid, at least 20"),
     Key("", "repeats", "repeats", 1,
-        "how often every configuration is run, each time with another seed; may grow when the sweep is "
-        "resumed", low=1, high=REPEATS_AT_MOST),
+        "how often every configuration is run, each time with another seed; or `{ from = 2, to = 10 }`: "
+        "more often while it may be the best; may grow when the sweep is resumed",
+        low=1, high=REPEATS_AT_MOST),
     Key("", "seed", "integer", 0, "seed of the search, and of the seeds of the repeats", low=0),
     Key("", "order", "choice", "longest",
         "which trials run first: those that are expected to take longest, or with `spread` an order in which "
@@ -320,6 +321,12 @@ KEYS: tuple[Key, ...] = (
     Key("range", "else", "value", None,
         "its value in the other configurations", usual="none: it is absent from them"),
 
+    Key("repeats", "from", "integer", 2, "how often every configuration is run", low=2,
+        high=REPEATS_AT_MOST),
+    Key("repeats", "to", "integer", None,
+        "how often a configuration is run at most, if it is not clearly worse than the best before", low=3,
+        high=REPEATS_AT_MOST, is_required=True),
+
     Key("list", "values", "values", None, "the choices; all numbers if `memory` is set", is_required=True),
     Key("list", "memory", "choice", None, "as in a range", values=MEMORY_WORDS, usual="nothing is assumed"),
     Key("list", "when", "text", None, "as in a range", usual="always"),
@@ -334,6 +341,7 @@ _PLACES = {
     "workload": "in workload = { ... }",
     "range": "in an entry of [parameters]",
     "list": "in an entry of [parameters]",
+    "repeats": "in repeats = { ... }",
 }
 _BY_PATH = {(key.table, key.name): key for key in KEYS}
 

@@ -10,6 +10,7 @@ from mpisweep.records import Value
 from mpisweep.spec.keys import IDENTIFIER, NAME
 from mpisweep.spec.model import Spec
 from mpisweep.spec.parameters import parse_quick, parse_quick_value
+from mpisweep.spec.repeats import repeats_value
 from mpisweep.spec.space import Choice, Configuration, FloatRange, IntegerRange, Parameter, SpaceError
 from mpisweep.spec.sweepfile import parse_spec
 from mpisweep.spec.units import toml_value
@@ -66,7 +67,7 @@ def spec_from_flags(
     wanted = _baseline(baseline, searched, fixed)
     head = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", _default_name(workload, searched))
-    lines = [_workload_line(workload), *(f"{key} = {_toml(value)}" for key, value in head.items())]
+    lines = [_workload_line(workload), *(_head_line(key, value) for key, value in head.items())]
     lines += [f"{key} = {_toml(texts)}" for key, texts in (("where", where), ("import", imports)) if texts]
     if searched or "points" not in head:
         lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
@@ -79,6 +80,13 @@ def spec_from_flags(
     if any("\ud800" <= character <= "\udfff" for character in text):
         _WORDING.fail("", "contains bytes that are not UTF-8")
     return parse_spec(text, source=COMMAND_LINE, folder=folder)
+
+
+def _head_line(key: str, value: Value | Sequence[str]) -> str:
+    found = repeats_value(value) if key == "repeats" and isinstance(value, str) else None
+    if isinstance(found, dict):
+        return f"{key} = {{ from = {found['from']}, to = {found['to']} }}"
+    return f"{key} = {_toml(value if found is None else found)}"
 
 
 def _workload_line(workload: str | Sequence[str]) -> str:

@@ -28,7 +28,7 @@ _KINDS = {
     "conditions": "string, or list of strings",
     "groups": "list of lists of names",
     "points": "list, table or file name",
-    "repeats": f"integer from 1 to {REPEATS_AT_MOST:,}",
+    "repeats": f"integer from 1 to {REPEATS_AT_MOST:,}, or table",
     "imports": "file name, URL or table, or list of them",
 }
 

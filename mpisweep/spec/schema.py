@@ -165,7 +165,8 @@ def _form(key: Key) -> Schema:
             group: Schema = {"type": "array", "items": name, "minItems": 2, "uniqueItems": True}
             return {"type": "array", "items": group}
         case "repeats":
-            return {"type": "integer", "minimum": 1, "maximum": REPEATS_AT_MOST}
+            count: Schema = {"type": "integer", "minimum": 1, "maximum": REPEATS_AT_MOST}
+            return {"anyOf": [count, _table(keys_of("repeats"))]}
         case "imports":
             one: Schema = {"anyOf": [_TEXT, _SOURCE]}
             return {"anyOf": [_TEXT, _SOURCE, {"type": "array", "items": one, "minItems": 1}]}

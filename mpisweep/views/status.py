@@ -80,6 +80,8 @@ class Status:
     largest_that_fits: dict[str, Any]
     #: Which end of the parameter that is: ``largest`` or ``smallest``.
     extreme: str
+    #: Configurations and repeats, or how the race stands; empty without repeats.
+    repeats: str
     #: Devices of the last run, and of those beside it, that got no more trials, and why.
     quarantined: tuple[str, ...]
     #: Devices of the same runs that are far below their peers, and what is wrong.
@@ -139,6 +141,7 @@ def sweep_status(sweep: Sweep) -> Status:
         damaged_bytes=sum(damage.length for damage in sweep.damages),
         largest_that_fits=_largest_that_fits(sweep),
         extreme="smallest" if "decreasing" in sweep.spec.space.memory.values() else "largest",
+        repeats=_repeats(sweep),
         quarantined=_devices(sweep, "quarantine", present),
         low_devices=_devices(sweep, "device_check", present),
         imported=imported_counts(sweep),
@@ -190,6 +193,22 @@ def _searched(sweep: Sweep, number: int) -> dict[str, Any]:
     return dict.fromkeys(lost, math.nan) | sweep.searched(number)
 
 
+def _repeats(sweep: Sweep) -> str:
+    """Configurations and repeats in words; empty without repeats."""
+    repeats, numbers = sweep.spec.repeats, sweep.trials["configuration"]
+    made = np.bincount(numbers[numbers >= 0])
+    if repeats.most == 1 or not len(made):
+        return ""
+    if not repeats.is_race:
+        return f"{counted(len(made), 'configuration')} x {repeats} repeats"
+    # Who has left has fewer repeats than those in the race; at first all have the same.
+    racing = int((made == made.max()).sum()) if made.max() > repeats.first else len(made)
+    return (
+        f"{racing:,} of {counted(len(made), 'configuration')} in the race, "
+        f"with {counted(int(made.max()), 'repeat')} of up to {repeats.most}"
+    )
+
+
 def _largest_that_fits(sweep: Sweep) -> dict[str, Any]:
     """The extreme value that fits, if the one parameter searched takes memory and hit a limit."""
     memory, trials = sweep.spec.space.memory, sweep.trials
@@ -213,6 +232,8 @@ def status_lines(status: Status) -> list[str]:
         else status.state
     )
     lines = [f"{status.name}: {state}", f"  {ended} of {status.trials} trials have ended"]
+    if status.repeats:
+        lines.append(f"  {status.repeats}")
     counts = [
         f"{getattr(status, name)} {name}"
         for name in ("complete", "pruned", "failed", "infeasible", "running", "waiting")

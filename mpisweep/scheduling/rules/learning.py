@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.scheduling.core import Core
-from mpisweep.scheduling.decisions import AddTrials, Decision, Propose
+from mpisweep.scheduling.decisions import (
+    AddRepeats,
+    AddTrials,
+    Commit,
+    Decision,
+    Propose,
+)
 from mpisweep.scheduling.events import Proposed
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.rules.assigning import BATCH_S
@@ -19,7 +25,16 @@ from mpisweep.scheduling.trials import COMPLETE, FAILED, PRUNED
 from mpisweep.search.base import AddingSearch
 from mpisweep.spec.space import Configuration
 
-__all__ = ["ask_ahead", "ask_search", "learn_durations", "observe", "on_proposed"]
+__all__ = [
+    "ask_ahead",
+    "ask_race",
+    "ask_search",
+    "learn_durations",
+    "observe",
+    "on_proposed",
+    "tell_race",
+    "would_add",
+]
 
 
 def observe(core: Core, block: EndedBlock) -> None:
@@ -56,6 +71,42 @@ def ask_search(core: Core, search: AddingSearch, decisions: list[Decision]) -> N
         search.add(number, configuration)
     core.waiting.add(numbers)
     decisions.append(AddTrials(numbers, configurations))
+
+
+def tell_race(core: Core, decisions: Sequence[Decision]) -> None:
+    """Tell the race of the trials that have ended."""
+    if core.race is None:
+        return
+    for decision in decisions:
+        if isinstance(decision, Commit):
+            core.race.tell(decision.block)
+
+
+def ask_race(core: Core, decisions: list[Decision]) -> None:
+    """Add the repeats that the race wants, and those for slots that would be idle."""
+    race = core.race
+    if race is None:
+        return
+    # Withheld trials are for idle slots too.
+    waiting = len(core.waiting) + len(core.slots.with_backlog)
+    wanted = race.ask(0 if core.memory else max(0, len(core.slots.idle) - waiting))
+    if not wanted:
+        return
+    alike = [race.first_trial(configuration) for configuration, _ in wanted]
+    numbers = core.trials.grow(len(wanted))
+    core.model.repeat(alike)
+    core.waiting.grow(len(wanted), [core.waiting.width(number) for number in alike])
+    for configuration, repeat in wanted:
+        race.add(configuration, repeat)
+    core.waiting.add(numbers)
+    decisions.append(AddRepeats(numbers, [one for one, _ in wanted], [repeat for _, repeat in wanted]))
+
+
+def would_add(core: Core) -> bool:
+    """Whether a search or a race adds trials to those that have all ended."""
+    if core.race is not None:
+        return bool(core.race.ask(0))
+    return core.search is not None and bool(core.search.ask())
 
 
 def ask_ahead(core: Core, proposals: Proposals, decisions: list[Decision]) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from math import inf
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, Slot
+from mpisweep.records import AttemptEnd, FailureCause, Slot
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision, GiveUp, MarkInfeasible
 from mpisweep.scheduling.ended import without
@@ -56,6 +56,8 @@ def ration(core: Core, decisions: list[Decision], now: float) -> None:
         numbers = [number for number, because in plan.infeasible if because == why]
         for number in numbers:
             core.trials.move(number, INFEASIBLE)
+            if core.race is not None:
+                core.race.note(number, INFEASIBLE, int(FailureCause.NONE), None)
         decisions.append(MarkInfeasible(numbers, why))
 
 
