@@ -197,14 +197,13 @@ class DurationModel:
 
     def repeat(self, numbers: Sequence[int]) -> None:
         """Add trials with the parameters of these, and so with their expected durations."""
-        work, expected_s = self._work, self._expected_s
-        self._work = self._expected_s = None
+        lists = self._work, self._expected_s, self._log_means
+        self._work = self._expected_s = self._log_means = None
         rows = [{name: column[number] for name, column in self._columns.items()} for number in numbers]
         self.grow([{name: value for name, value in row.items() if value is not None} for row in rows])
-        if work is not None:
-            self._work = [*work, *(work[number] for number in numbers)]
-        if expected_s is not None:
-            self._expected_s = [*expected_s, *(expected_s[number] for number in numbers)]
+        self._work, self._expected_s, self._log_means = (
+            None if one is None else [*one, *(one[number] for number in numbers)] for one in lists
+        )
 
     @property
     def usual_s(self) -> float | None:
