@@ -305,6 +305,7 @@ def test_a_run_that_is_stopped_between_two_rounds_is_not_complete():
         ("repeats = { from = 4 }", "repeats: is {'from': 4}; expected"),
         ("repeats = { form = 2, to = 9 }", "repeats.form: is not a known key; did you mean 'from'?"),
         ('repeats = { to = 9 }\nsearch = "tpe"\ntrials = 4', "a race needs all configurations at its start"),
+        ('repeats = { to = 9 }\nobjective = ["a", "b"]', "a race ranks configurations by one objective"),
     ],
 )
 def test_a_race_that_makes_no_sense_is_refused_in_one_sentence(text, problem):

@@ -92,7 +92,8 @@ def make_race(spec: Spec, trials: Trials, known: KnownSweep | None) -> Race | No
     race = Race(
         spec.repeats, spec.objective, spec.direction, trials.configuration_of, trials.repeat_of, baseline
     )
-    objectives = (known.objectives if known is not None else None) or [math.nan] * trials.count
+    columns = known.objectives if known is not None else ()
+    objectives = columns[0] if columns else [math.nan] * trials.count
     # A trial that was infeasible may run now.
     for number, (state, value) in enumerate(zip(trials.states, objectives, strict=False)):
         if TrialState(state).is_end:

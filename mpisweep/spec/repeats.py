@@ -69,6 +69,12 @@ def check_repeats(wording: Wording, spec: Spec) -> None:
             f"is {spec.repeats}, but a race needs all configurations at its start, and a search that learns "
             f"proposes them one by one; set {wording.set('repeats', spec.repeats.first)}",
         )
+    if len(spec.objectives) > 1 and spec.repeats.is_race:
+        wording.fail(
+            "repeats",
+            f"is {spec.repeats}, but a race ranks configurations by one objective, and {len(spec.objectives)} "
+            f"are given; set {wording.set('repeats', spec.repeats.first)}",
+        )
 
 
 def _fail(wording: Wording, found: object) -> NoReturn:
