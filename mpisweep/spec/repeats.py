@@ -72,8 +72,8 @@ def check_repeats(wording: Wording, spec: Spec) -> None:
     if len(spec.objectives) > 1 and spec.repeats.is_race:
         wording.fail(
             "repeats",
-            f"is {spec.repeats}, but a race ranks configurations by one objective, and {len(spec.objectives)} "
-            f"are given; set {wording.set('repeats', spec.repeats.first)}",
+            f"is {spec.repeats}, but a race ranks configurations by one objective; "
+            f"set {wording.set('repeats', spec.repeats.first)}",
         )
 
 
