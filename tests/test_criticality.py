@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from math import inf
@@ -120,6 +121,10 @@ def test_top_the_report_and_the_figures_answer_the_question(folder, mpisweep: Ru
         "  gradient noise scale: 35 (median; 80% of the trials: 35 to 35)",
     ):
         assert line in top
+    fields = json.loads(mpisweep("top", "r.h5", "--json").stdout)
+    assert [one["metric"] for one in fields["batch_sizes"]] == ["loss_at_steps", "loss_at_samples"]
+    assert [one["size"] for one in fields["batch_sizes"]] == [steps.size, samples.size]
+    assert fields["critical_batch_size"]["high"] == fit.high
     assert mpisweep("report", "r.h5", "-o", "r.html").returncode == 0
     page = (folder / "r.html").read_text()
     assert "smallest loss at equal steps" in page

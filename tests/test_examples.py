@@ -75,6 +75,15 @@ def test_sklearn_estimator(tmp_path: Path, environment):
 
 
 @pytest.mark.mpi
+def test_batch_size_of_a_small_network(tmp_path: Path, environment):
+    sweep = run(tmp_path, environment, "batch-size")
+    assert len(sweep.trials) <= 25
+    steps, samples, _ = sweep.best_batch_sizes()
+    assert samples.size < 64 < steps.high
+    assert 5 < sweep.critical_batch_size().size < 200
+
+
+@pytest.mark.mpi
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_c_program_with_an_input_file(tmp_path: Path, environment):
     sweep = run(tmp_path, environment, "c")

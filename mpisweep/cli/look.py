@@ -129,13 +129,13 @@ def _add_writers(commands: Commands) -> None:
 
 
 def _top(options: argparse.Namespace) -> int:
-    from mpisweep.views.batch_sizes import batch_size_lines
+    from mpisweep.views.batch_sizes import batch_size_fields, batch_size_lines
     from mpisweep.views.tables import print_top, top_fields, top_table
 
     sweep = load_at(options)
     table = top_table(sweep, options.k, options.by, options.direction)
     if options.json:
-        print_json(top_fields(table, sweep))
+        print_json(top_fields(table, sweep) | batch_size_fields(sweep))
         return 0
     print_top(table)
     for line in batch_size_lines(sweep) if options.by is None else ():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -13,29 +14,64 @@ from mpisweep.results.batch_sizes import BestSize
 from mpisweep.results.criticality import CriticalBatch
 from mpisweep.results.load import Sweep
 from mpisweep.spec.units import number_text
+from mpisweep.views.wording import finite_or_none
 
-__all__ = ["batch_size_lines"]
+__all__ = ["batch_size_fields", "batch_size_lines"]
 
 _SIZE = "batch_size"
 
 
 def batch_size_lines(sweep: Sweep) -> list[str]:
     """The lines; none unless `batch_size` is searched and there are metrics that answer."""
-    if _SIZE not in sweep.spec.space.names or sweep.budget is not None:
-        return []
-    found: list[str] = []
-    if sweep.spec.search == _SIZE:
-        found += [_best_text(sweep, best) for best in sweep.best_batch_sizes()]
-    if "steps_to_target" in sweep.metrics:
-        try:
-            found += _critical_lines(sweep, sweep.critical_batch_size())
-        except ResultsError as error:
-            found.append(f"no critical batch size: {str(error).removeprefix(f'{sweep.path}: ')}")
+    best, critical = _answers(sweep)
+    found = [_best_text(sweep, one) for one in best]
+    if isinstance(critical, ResultsError):
+        found.append(f"no critical batch size: {str(critical).removeprefix(f'{sweep.path}: ')}")
+    elif critical is not None:
+        found += _critical_lines(sweep, critical)
     return found
 
 
+def batch_size_fields(sweep: Sweep) -> dict[str, Any]:
+    """The same for :func:`json.dumps`; an end of an interval that is open is None."""
+    best, critical = _answers(sweep)
+    fit = None
+    if isinstance(critical, CriticalBatch):
+        fit = {
+            "size": critical.size,
+            "low": critical.low or None,
+            "high": finite_or_none(critical.high),
+            "least_steps": critical.least_steps,
+            "least_samples": critical.least_samples,
+            "reached": critical.reached,
+            "bounds": critical.bounds,
+        }
+    sizes = [
+        {"metric": _metric(one), "size": one.size, "low": one.low, "high": one.high, "value": one.value}
+        for one in best
+    ]
+    return {"batch_sizes": sizes, "critical_batch_size": fit}
+
+
+def _answers(sweep: Sweep) -> tuple[list[BestSize], CriticalBatch | ResultsError | None]:
+    """The best sizes, and the critical one or why there is none."""
+    if _SIZE not in sweep.spec.space.names or sweep.budget is not None:
+        return [], None
+    best = sweep.best_batch_sizes() if sweep.spec.search == _SIZE else []
+    if "steps_to_target" not in sweep.metrics:
+        return best, None
+    try:
+        return best, sweep.critical_batch_size()
+    except ResultsError as error:
+        return best, error
+
+
+def _metric(best: BestSize) -> str:
+    return best.metric.removeprefix("metric_")
+
+
 def _best_text(sweep: Sweep, best: BestSize) -> str:
-    metric, _, axis = best.metric.removeprefix("metric_").partition("_at_")
+    metric, _, axis = _metric(best).partition("_at_")
     better = "smallest" if sweep.direction == "minimize" else "largest"
     where = f" at equal {axis}" if axis else ""
     return (
