@@ -209,6 +209,8 @@ class EndedBlock:
     warm: bool = False
     #: Energy of each trial's GPUs in joules, None if unknown; empty if none of them is known.
     energy_j: list[float | None] = field(default_factory=list)
+    #: Step of the last report of each pruned trial, -1 for others; empty if none of them was pruned.
+    pruned_at: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

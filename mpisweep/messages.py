@@ -16,6 +16,7 @@
     master -> worker   Give             run these after the trials that the slot holds
                        Rendezvous       that address, for the trial's other ranks
                        AbandonTrial     end this attempt: others have the trial, or its other ranks failed
+                       PruneTrial       ask this attempt to end soon: its curve is hopeless
                        ReclaimTrials    return all unstarted trials of this slot
                        StopTrials       return all trials; stop running ones, kill them after the grace period
                        Acknowledge      these deliveries are on disk: delete them
@@ -48,6 +49,7 @@ __all__ = [
     "Kill",
     "Lead",
     "Message",
+    "PruneTrial",
     "ReclaimTrials",
     "ReclaimedTrials",
     "Rendezvous",
@@ -243,6 +245,15 @@ class AbandonTrial:
 
 
 @dataclass(frozen=True, slots=True)
+class PruneTrial:
+    """Ask this attempt to end soon; it is pruned then, unless it has ended by itself."""
+
+    slot: int
+    number: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReclaimTrials:
     """Return the unstarted trials of this slot, in one ReclaimedTrials, which may be empty."""
 
@@ -281,5 +292,5 @@ class Finish:
 
 #: Messages that only a master receives, and messages that only a worker receives.
 ToMaster = Hello | DeviceChecked | Ended | Reported | ReclaimedTrials | Broken | RendezvousReady | StopWanted
-ToWorker = Give | Rendezvous | AbandonTrial | ReclaimTrials | StopTrials | Acknowledge
+ToWorker = Give | Rendezvous | AbandonTrial | PruneTrial | ReclaimTrials | StopTrials | Acknowledge
 Message = ToMaster | ToWorker | Lead | Begun | Follow | Beat | Kill | Finish

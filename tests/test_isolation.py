@@ -19,7 +19,7 @@ from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.spec import parse_spec
-from mpisweep.workloads.serve import load_or_report
+from mpisweep.workloads.loading import load_or_report
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

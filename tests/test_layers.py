@@ -17,8 +17,8 @@ SPLIT_PACKAGES = {"scheduling", "scheduling.rules", "processes", "results"}
 
 #: The scheduler's rules, in an order in which each imports only those before it.
 RULES = (
-    "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "learning", "withholding",
-    "blame", "several_ranks", "ends", "losses", "workers",
+    "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "learning", "pruning",
+    "withholding", "blame", "several_ranks", "ends", "losses", "workers",
 )  # fmt: skip
 
 #: Unit -> units it may import from; a unit is a module or a subpackage.
@@ -293,6 +293,7 @@ ALLOWED = {
                 "columns",
                 "holder",
                 "journal",
+                "merged",
                 "reports",
                 "runs",
                 "shares",
@@ -391,8 +392,13 @@ ONE_IMPORTER = {
         for name in ("batch_sizes", "curves", "front", "metric", "scaling", "style", "timeline", "total")
     },
     "scipy": {"results/criticality.py", "search/racing.py", "search/sobol.py"},
-    "optuna": {f"search/{name}.py" for name in ("proposing", "samplers", "thinning")}
-    | {"prior/optuna_storage.py"},
+    "optuna": {
+        *(
+            f"search/{name}.py"
+            for name in ("judging", "past", "proposing", "pruners", "samplers", "thinning")
+        ),
+        "prior/optuna_storage.py",
+    },
     "sklearn": {"workloads/datasets.py"},
     "torch": {
         *(

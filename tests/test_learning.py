@@ -83,8 +83,8 @@ class History:
     def outcome(self, configuration) -> list[float]:
         return loss_and_time(configuration) if len(self.directions) == 2 else [loss(configuration)]
 
-    def end(self, *numbers: int, failed: bool = False) -> None:
-        told = [Told(n, None if failed else self.outcome(self.configurations[n])) for n in numbers]
+    def end(self, *numbers: int, failed: bool = False, pruned_at: int = -1) -> None:
+        told = [Told(n, None if failed else self.outcome(self.configurations[n]), pruned_at) for n in numbers]
         self.ends += told
         self.proposer.tell(told)
 
@@ -98,10 +98,12 @@ def test_a_search_that_is_rebuilt_goes_on_as_the_first_one_would_have(sampler: S
     search.ask(14)
     search.end(3, 0, 1, *range(4, 12))
     search.end(2, failed=True)
+    search.end(12, pruned_at=3)
+    search.end(13, failed=True, pruned_at=5)
     # A Gaussian process takes a second per proposal.
     for turn in range(1 if sampler.name == "GPSampler" else 8):
         search.ask(2)
-        search.end(12 + 2 * turn, 13 + 2 * turn)
+        search.end(14 + 2 * turn, 15 + 2 * turn, pruned_at=turn % 3 - 1)
     other = search.rebuilt()
     assert other.ask(len(search.configurations), 2) == search.ask(2)
 
@@ -110,17 +112,21 @@ def test_a_search_that_is_rebuilt_goes_on_as_the_first_one_would_have(sampler: S
 @given(
     sampler=st.sampled_from([NAMED["tpe"], NAMED["nsga2"]]),
     directions=st.sampled_from([ONE, TWO]),
-    turns=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 4), st.booleans()), min_size=1, max_size=8),
+    turns=st.lists(
+        st.tuples(st.integers(1, 4), st.integers(0, 4), st.booleans(), st.integers(-1, 2)),
+        min_size=1,
+        max_size=8,
+    ),
 )
 def test_whatever_the_order_of_ends_a_rebuilt_search_proposes_the_same(sampler, directions, turns):
     search = History(sampler, directions=directions)
     running: list[int] = []
-    for asked, over, is_failure in turns:
+    for asked, over, is_failure, pruned_at in turns:
         first = len(search.configurations)
         assert search.rebuilt().ask(first, asked) == search.ask(asked)
         running += range(first, first + asked)
         for _ in range(min(over, len(running))):
-            search.end(running.pop(len(running) // 2), failed=is_failure)
+            search.end(running.pop(len(running) // 2), failed=is_failure, pruned_at=pruned_at)
 
 
 @by_name
@@ -357,7 +363,7 @@ def assert_reproducible(path: Path, search: str = "tpe") -> None:
     sweep = package.load(path)
     trials, spec = sweep.trials, sweep.spec
     ends = {
-        int(row["end_order"]): (int(row["number"]), _outcome(row, spec))
+        int(row["end_order"]): (int(row["number"]), _outcome(row, spec), int(row["pruned_at"]))
         for row in trials
         if row["end_order"] >= 0
     }
@@ -377,7 +383,8 @@ def assert_reproducible(path: Path, search: str = "tpe") -> None:
 
 
 def _outcome(row, spec) -> list[float] | None:
-    return [float(row[one.name]) for one in spec.objectives] if row["state"] == "complete" else None
+    is_result = row["state"] in ("complete", "pruned")
+    return [float(row[one.name]) for one in spec.objectives] if is_result else None
 
 
 @pytest.mark.mpi

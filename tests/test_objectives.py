@@ -83,6 +83,7 @@ def test_one_direction_applies_to_all_objectives_and_the_first_is_the_objective(
         ),
         (TWO + "[stop]\npatience = 9\n", "stop.patience: needs one objective, and 'objective' lists 2"),
         (TWO + "[stop]\ntarget = 0.1\n", "stop.target: needs one objective"),
+        (TWO + 'prune = "median"\n', "prune: needs one objective, and 'objective' lists 2; remove it"),
         (
             TWO + 'search = "tpe"\ntrials = 9\nimport = "old.h5"\n',
             "import: needs one objective, and 'objective' lists 2; remove it",

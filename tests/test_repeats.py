@@ -205,10 +205,16 @@ def test_a_search_is_told_the_mean_once_all_repeats_have_ended():
     ] == ([None] * 4)
     # A trial that ends twice, because it was excluded for a while, counts once.
     assert told.note(1, None) is None
-    assert told.note(3, [7.0]) == (1, [7.0])
-    assert told.note(2, [2.0]) == (0, [3.0])
+    assert told.note(3, [7.0]) == (1, [7.0], -1)
+    assert told.note(2, [2.0]) == (0, [3.0], -1)
     assert told.note(2, [9.0]) is None
-    assert [told.note(number, None) for number in (6, 7, 8)] == [None, None, (2, None)]
+    assert [told.note(number, None) for number in (6, 7, 8)] == [None, None, (2, None, -1)]
+
+
+def test_the_complete_repeats_count_and_without_any_the_pruned_one_that_got_furthest():
+    told = MeanOfRepeats([0, 0, 0, 1, 1, 1], 3)
+    ends = [(0, [1.0], -1), (1, [9.0], 4), (2, [3.0], -1), (3, [5.0], 2), (4, None, -1), (5, [8.0], 7)]
+    assert [told.note(*end) for end in ends] == [None, None, (0, [2.0], -1), None, None, (1, [8.0], 7)]
 
 
 def test_of_several_objectives_each_has_its_mean_over_the_repeats_in_which_all_are_finite():

@@ -12,6 +12,7 @@ from drawing.spoken import (
     LAUNCHER,
     LEASES,
     MASTER,
+    PRUNER,
     RANK,
     SEARCH,
     SNAPSHOTS,
@@ -180,19 +181,23 @@ def _draw_children(picture: _Picture, y: float) -> float:
     said, canvas = picture.said, picture.canvas
     columns = (
         (
-            30, 240, SNAPSHOTS, _SIDE, "reads and writes HDF5",
+            20, 206, SNAPSHOTS, _SIDE, "reads and writes HDF5",
             (("lines of JSON ask", said.snapshot_asks), ("and are answered with", said.snapshot_answers)),
         ),
         (
-            285, 290, LEASES, _SIDE, "for a sweep of several jobs",
+            236, 288, LEASES, _SIDE, "for a sweep of several jobs",
             (("lines of JSON ask", said.lease_asks), ("and are told", said.lease_tells)),
         ),
         (
-            590, 245, SEARCH, _SIDE, "for a search that learns",
+            534, 200, SEARCH, _SIDE, "for a search that learns",
             (("lines of JSON ask", said.search_asks), ("and are answered with", said.search_answers)),
         ),
         (
-            850, 300, TRIAL, _RUNS, "one per slot; owns the slot's device",
+            744, 186, PRUNER, _SIDE, "ends hopeless trials",
+            (("lines of JSON ask", said.prune_asks), ("and are answered with", said.prune_answers)),
+        ),
+        (
+            940, 220, TRIAL, _RUNS, "one per slot; owns its device",
             (
                 ("frames to it", said.frames_there),
                 ("frames from it", said.frames_back),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from drawing.source import Source, calls_in, word_of
 
 __all__ = [
-    "FORKS", "LAUNCHER", "LEASES", "MASTER", "RANK", "SEARCH", "SNAPSHOTS", "TRIAL", "WORKER",
+    "FORKS", "LAUNCHER", "LEASES", "MASTER", "PRUNER", "RANK", "SEARCH", "SNAPSHOTS", "TRIAL", "WORKER",
     "Spoken", "files_table", "spoken",
 ]  # fmt: skip
 
@@ -27,7 +27,7 @@ class Writer(NamedTuple):
 
 LAUNCHER, RANK, MASTER, WORKER = "launcher", "MPI ranks", "master", "worker"
 FORKS, TRIAL, SNAPSHOTS, LEASES = "fork server", "trial process", "snapshot process", "lease agent"
-SEARCH, IMPORTS = "search process", "import process"
+SEARCH, IMPORTS, PRUNER = "search process", "import process", "pruner process"
 STOP, REPAIR = "`mpisweep stop`", "`mpisweep repair`"
 
 #: The functions that name a place, or write or move the results file, and who changes something by them.
@@ -62,6 +62,7 @@ _STARTERS = {
     "master.lease_client": LEASES,
     "master.search_client": SEARCH,
     "master.importing": IMPORTS,
+    "master.prune_client": PRUNER,
 }
 #: Process -> module and name of its code, where no other process names that when it starts it.
 _CODE = {
@@ -93,6 +94,8 @@ class Spoken:
     lease_tells: list[str]
     search_asks: list[str]
     search_answers: list[str]
+    prune_asks: list[str]
+    prune_answers: list[str]
     variables: list[str]
     threads: list[str]
     output: list[str]
@@ -121,6 +124,8 @@ def spoken(source: Source) -> Spoken:
         lease_tells=_keywords(source, "results.shares.lease_agent", "_send"),
         search_asks=source.keys_of_dicts("master.search_client", "ask"),
         search_answers=_subscripts(source, "search.serving", "answer"),
+        prune_asks=source.keys_of_dicts("master.prune_client", "ask"),
+        prune_answers=_subscripts(source, "master.judge", "answer"),
         variables=_variables(source),
         threads=_threads(source),
         output=[word for name in ("ALIVE", "JsonProgress") if (word := source.defined("progress", name))],

@@ -135,6 +135,8 @@ def _print_sweep(spec: Spec, sampler: Sampler, results: Path) -> None:
         searched += f" x {spec.repeats} repeats"
     spread = ", spread evenly over time" if spec.order == "spread" else ""
     print(f"  search      {spec.search_text}, {searched}{spread}")
+    if spec.prune is not None:
+        print(f"  prune       {spec.prune_text}, judged by {spec.objective}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
     for parameter in spec.space.parameters:
         print(f"  {parameter.name:<{width}} {_parameter_text(spec.space, parameter)}")

@@ -14,6 +14,7 @@ from mpisweep.spec import (
     ADAPTIVE,
     COMMAND_LINE,
     OPTUNA,
+    PRUNER_NAMES,
     SEARCH_NAMES,
     Spec,
     SpecError,
@@ -47,7 +48,7 @@ _REPEATED = {
     "--import": "imports",
 }
 _SEVERAL = ("objective", "direction")
-_KEYS = ("name", *_SEVERAL, "search", "order", "points", "trials", "repeats", "seed", "max_points")
+_KEYS = ("name", *_SEVERAL, "search", "prune", "order", "points", "trials", "repeats", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
 _STOP = ("target", "patience", "device_hours")
 
@@ -152,6 +153,11 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
         choices=_Searches(),
         metavar="SEARCH",
         help=f"one of {', '.join(name for name in SEARCH_NAMES if name != OPTUNA)} (default: grid)",
+    )
+    quick.add_argument(
+        "--prune",
+        choices=PRUNER_NAMES,
+        help="end trials early whose curve is hopeless, by this rule (default: none)",
     )
     quick.add_argument(
         "--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample"

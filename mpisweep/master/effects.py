@@ -15,10 +15,11 @@ from mpisweep.blocks import (
 )
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.outbox import Outbox
+from mpisweep.master.prune_client import PruneClient
 from mpisweep.master.roster import Roster
 from mpisweep.master.search_client import SearchClient
 from mpisweep.master.standing import Standing
-from mpisweep.messages import AbandonTrial, Give, Message, ReclaimTrials, StopTrials, Team
+from mpisweep.messages import AbandonTrial, Give, Message, PruneTrial, ReclaimTrials, StopTrials, Team
 from mpisweep.records import Slot
 from mpisweep.results.journal.writer import Journal
 from mpisweep.scheduling.decisions import (
@@ -31,6 +32,7 @@ from mpisweep.scheduling.decisions import (
     GiveUp,
     MarkInfeasible,
     Propose,
+    Prune,
     Quarantine,
     Reclaim,
     RequestLease,
@@ -56,6 +58,7 @@ class Effects:
         standing: notes results.
         lease_client: leases trials of a shared sweep; None if it is not shared.
         search_client: asks a learning search for proposals; None for other searches.
+        prune_client: has running trials judged; None if none is pruned.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Effects:
         standing: Standing,
         lease_client: LeaseClient | None,
         search_client: SearchClient | None,
+        prune_client: PruneClient | None,
     ) -> None:
         self._trials = trials
         self._journal = journal
@@ -77,6 +81,7 @@ class Effects:
         self._standing = standing
         self._lease_client = lease_client
         self._search_client = search_client
+        self._prune_client = prune_client
         #: Token of the last record.
         self.last_token = 0
 
@@ -84,6 +89,12 @@ class Effects:
         """Append a record to the journal; returns its token."""
         self.last_token = self._journal.append(body)
         return self.last_token
+
+    def store_reports(self, body: bytes) -> None:
+        """Store an encoded ReportBlock, and have its trial judged."""
+        token = self.append(body)
+        if self._prune_client is not None:
+            self._prune_client.report(body, token)
 
     def carry_out(self, decision: Decision, event: Event, body: bytes | None) -> None:
         """Carry out one decision.
@@ -103,6 +114,8 @@ class Effects:
                 self._standing.note(block)
                 if self._search_client is not None:
                     self._search_client.tell(block)
+                if self._prune_client is not None:
+                    self._prune_client.tell(block, self.last_token)
             case AddTrials(numbers, configurations, known, repeats):
                 self._trials.grow(configurations, repeats)
                 self.append(encode(self._trials.block(numbers, known=known)))
@@ -112,6 +125,8 @@ class Effects:
             case Propose(count):
                 assert self._search_client is not None
                 self._search_client.propose(count)
+            case Prune(slot, number, attempt):
+                self._send(slot.rank, [PruneTrial(slot.place, number, attempt)])
             case MarkInfeasible(numbers, why):
                 self.append(encode(InfeasibleBlock(numbers, why)))
                 if self._search_client is not None:

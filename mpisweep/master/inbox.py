@@ -144,7 +144,7 @@ class Inbox:
                 len(body) >> 20,
             )
             return
-        self._effects.append(body)
+        self._effects.store_reports(body)
 
     def _on_hello(self, rank: int, hello: Hello, now: float) -> None:
         log.debug("rank %d has joined: %s, %s", rank, hello.host, hello.device)

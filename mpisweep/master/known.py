@@ -67,6 +67,8 @@ class KnownSweep(Known):
     end_order: Sequence[int] = ()
     #: Trials known from elsewhere.
     imported: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    #: Per trial, the step of its last report if it was pruned; -1 for others.
+    pruned_at: Sequence[int] = ()
     #: Whether a trial has reported any metric.
     has_metrics: bool = False
     #: The rules of [stop] by these results: with the end of the last run, or as its next master goes on.
@@ -129,15 +131,15 @@ class KnownSweep(Known):
                 lead = Slot(workers["rank"][worker], place)
                 yield number, attempt, [lead, *others.get((number, attempt), ())]
 
-    def ends(self) -> list[tuple[int, Outcome]]:
-        """The ended trials and their outcomes, in the order in which their ends were recorded."""
+    def ends(self) -> list[tuple[int, Outcome, int]]:
+        """(trial, outcome, pruned_at) of the ended trials, in the order of their ends."""
         ended = [n for n, state in enumerate(self.states) if TrialState(state).is_end]
         # Files of earlier versions have no order: their ends come first.
         ended.sort(key=lambda number: (self.end_order[number], number))
-        return [(number, self._outcome(number)) for number in ended]
+        return [(number, self._outcome(number), self.pruned_at[number]) for number in ended]
 
     def _outcome(self, number: int) -> Outcome:
-        is_result = self.states[number] in (TrialState.COMPLETE, TrialState.PRUNED)
+        is_result = self.states[number] == TrialState.COMPLETE or self.pruned_at[number] >= 0
         return [column[number] for column in self.objectives] if is_result else None
 
     def edited(self, code: Mapping[str, str]) -> tuple[list[str], list[int]]:
@@ -265,6 +267,7 @@ def known_trials(
         proposed_after={n: ends for n, ends in enumerate(state.trials["proposed_after"]) if ends >= 0},
         imported=state.imported,
         end_order=state.trials["end_order"],
+        pruned_at=state.trials["pruned_at"],
         has_metrics=bool(state.metrics),
         rules=stopping_of(spec, state, recorded=recorded) if has_rules else None,
         rules_within_run=stopping_of(spec, state, now=time.time()) if has_rules else None,

@@ -27,6 +27,7 @@ from mpisweep.master.effects import Effects
 from mpisweep.master.inbox import Inbox
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.outbox import Outbox
+from mpisweep.master.prune_client import PruneClient
 from mpisweep.master.roster import Roster
 from mpisweep.master.search_client import SearchClient
 from mpisweep.master.side_events import SideEvents
@@ -78,6 +79,7 @@ class Master:
         clock: that clock.
         lease_client: gets trials of a split sweep; None if this run has the sweep alone.
         search_client: asks a learning search for proposals; None for other searches.
+        prune_client: has running trials judged; None if none is pruned.
 
     Attributes:
         fenced: set once a later master or another run has taken over the sweep.
@@ -104,6 +106,7 @@ class Master:
         clock: Callable[[], float] = time.monotonic,
         lease_client: LeaseClient | None = None,
         search_client: SearchClient | None = None,
+        prune_client: PruneClient | None = None,
     ) -> None:
         self._spec = spec
         self._journal = journal
@@ -122,8 +125,9 @@ class Master:
         self._outbox = Outbox(send)
         self._standing = Standing(spec, trials, scheduler, best, measures, now)
         self._effects = Effects(
-            trials, journal, self._outbox, send, self._roster, self._standing, lease_client, search_client
-        )
+            trials, journal, self._outbox, send, self._roster, self._standing, lease_client, search_client,
+            prune_client,
+        )  # fmt: skip
         self._disk = DiskWatch(journal, spec.limits.disk_s)
         self._closing = Closing(
             journal, snapshotter, vigil, lease_client, folders, spec.limits.disk_s, self._tell_end
@@ -131,7 +135,9 @@ class Master:
         self._steering = Steering(
             scheduler, self._effects, self._standing, self._closing, spec.limits.grace_s
         )
-        self._side_events = SideEvents(spec.name, self._steering, self._closing, lease_client, search_client)
+        self._side_events = SideEvents(
+            spec.name, self._steering, self._closing, lease_client, search_client, prune_client
+        )
         self._checks = DeviceChecks(
             spec.limits.slow_devices == "exclude", ranks, self._roster, self._steering, self._effects
         )

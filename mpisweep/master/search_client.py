@@ -56,8 +56,8 @@ class SearchClient:
         self._trials = trials
         self._learned = past
         self._known = dict(past.known)
-        #: (configuration, outcome) of those whose repeats have all ended.
-        self._ends: list[tuple[int, Outcome]] = []
+        #: (configuration, outcome, pruned_at) of those whose repeats have all ended.
+        self._ends: list[tuple[int, Outcome, int]] = []
         self._repeats = MeanOfRepeats(trials.configuration_of, spec.repeats.first)
         self._note(past.ends)
         #: Number of ends that were sent.
@@ -87,21 +87,24 @@ class SearchClient:
         """Note trials that have ended."""
         missing = [None] * len(block.numbers)
         columns = [block.metrics.get(objective.name) or missing for objective in self._spec.objectives]
-        has_result = [state in (TrialState.COMPLETE, TrialState.PRUNED) for state in block.states]
+        steps = block.pruned_at or [-1] * len(block.numbers)
+        has_result = [
+            state == TrialState.COMPLETE or step >= 0 for state, step in zip(block.states, steps, strict=True)
+        ]
         self._note(
-            (number, values if has else None)
-            for number, has, *values in zip(block.numbers, has_result, *columns, strict=True)
+            (number, values if has else None, step)
+            for number, step, has, *values in zip(block.numbers, steps, has_result, *columns, strict=True)
         )
         self._send_many()
 
     def tell_infeasible(self, numbers: Sequence[int]) -> None:
         """Note trials that do not run."""
-        self._note((number, None) for number in numbers)
+        self._note((number, None, -1) for number in numbers)
         self._send_many()
 
-    def _note(self, ends: Iterable[tuple[int, Outcome]]) -> None:
+    def _note(self, ends: Iterable[tuple[int, Outcome, int]]) -> None:
         """Note ends of trials; the search is told the ends of configurations."""
-        found = (self._repeats.note(number, outcome) for number, outcome in ends)
+        found = (self._repeats.note(*end) for end in ends)
         self._ends += [end for end in found if end is not None]
 
     def _send_many(self) -> None:

@@ -30,14 +30,14 @@ class LearningPast:
 
     Attributes:
         known: proposed configuration -> the number of ends known when it was proposed.
-        ends: ended trials and their outcomes, in the order of their records.
+        ends: (trial, outcome, pruned_at) of ended trials, in the order of their records.
         imported: trials known from elsewhere; None if there are none.
         others: configurations with other fixed options, which are no evidence about the searched ones.
     """
 
     search: LearningSearch
     known: Mapping[int, int]
-    ends: Sequence[tuple[int, Outcome]]
+    ends: Sequence[tuple[int, Outcome, int]]
     imported: ImportedBlock | None = None
     others: Container[int] = ()
 

@@ -1,4 +1,4 @@
-"""Events from a master's side processes: leases and proposals."""
+"""Events from a master's side processes: leases, proposals and hopeless trials."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Set
 
 from mpisweep.master.closing import Closing, Stage
 from mpisweep.master.lease_client import EndedByOthers, LeaseClient, MemberLeft
+from mpisweep.master.prune_client import PruneClient
 from mpisweep.master.search_client import SearchClient
 from mpisweep.master.steering import Steering
 from mpisweep.records import EndReason
@@ -26,6 +27,7 @@ class SideEvents:
         closing: ends the run.
         lease_client: gets trials of a split sweep; None if this run has the sweep alone.
         search_client: asks a learning search for proposals; None for other searches.
+        prune_client: has running trials judged; None if none is pruned.
     """
 
     def __init__(
@@ -35,21 +37,30 @@ class SideEvents:
         closing: Closing,
         lease_client: LeaseClient | None,
         search_client: SearchClient | None,
+        prune_client: PruneClient | None,
     ) -> None:
         self._name = name
         self._steering = steering
         self._closing = closing
         self._lease_client = lease_client
         self._search_client = search_client
+        self._prune_client = prune_client
 
     @property
     def _search(self) -> SearchClient | None:
         """The search if it may still add trials."""
         return self._search_client if self._closing.stage is Stage.RUNNING else None
 
+    @property
+    def _pruner(self) -> PruneClient | None:
+        """The pruner if it may still end trials."""
+        client = self._prune_client if self._closing.stage is Stage.RUNNING else None
+        return None if client is None or client.has_failed else client
+
     def files(self) -> list[int]:
         """Descriptors that are readable when there is something to hear."""
-        return [client.fileno() for client in (self._lease_client, self._search) if client is not None]
+        clients = (self._lease_client, self._search, self._pruner)
+        return [client.fileno() for client in clients if client is not None]
 
     def hear(self, ready: Set[int], now: float) -> None:
         """Read what has arrived.
@@ -62,11 +73,14 @@ class SideEvents:
             self._hear_leases(self._lease_client, now)
         if self._search is not None and self._search.fileno() in ready:
             self._pass_on(self._search.hear(), now)
+        if self._pruner is not None and self._pruner.fileno() in ready:
+            self._pass_on(self._pruner.hear(), now)
 
     def close(self) -> None:
-        """End the process of the search: another rank is the master, and has one of its own."""
-        if self._search_client is not None:
-            self._search_client.close()
+        """End the processes of search and pruner: another rank is the master, and has its own."""
+        for client in (self._search_client, self._prune_client):
+            if client is not None:
+                client.close()
 
     def keep_time(self, now: float) -> None:
         """Replace a process that hangs."""
@@ -74,6 +88,8 @@ class SideEvents:
             self._lease_client.keep_time(now)
         if self._search is not None:
             self._pass_on(self._search.keep_time(now), now)
+        if self._pruner is not None:
+            self._pruner.keep_time(now)
 
     def _pass_on(self, events: Iterable[Event], now: float) -> None:
         for event in events:

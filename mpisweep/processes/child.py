@@ -180,6 +180,12 @@ class Child:
         if self.ledger.index_of(task) is not None:
             self._abandoned[task] = min(until, self._abandoned.get(task, until))
 
+    def prune(self, task: Task) -> None:
+        """Ask a trial to return soon, if it is still held: it is hopeless."""
+        index = self.ledger.index_of(task)
+        if index is not None:
+            self.page.prune(index)
+
     def begin_reclaim(self) -> None:
         """Reclaim the trials that have not begun."""
         self.page.reclaim_below(self.ledger.begin_reclaim())

@@ -77,9 +77,9 @@ class SignalPage(_Numbers):
 
 
 class Page(_Numbers):
-    """The memory shared by both ends of a line: five numbers, and the unsent reports."""
+    """The memory shared by both ends of a line: six numbers, and the unsent reports."""
 
-    _BEGUN, _STARTED_NS, _RECLAIMED_BELOW, _STOP, _REPORTED_NS = range(5)
+    _BEGUN, _STARTED_NS, _RECLAIMED_BELOW, _STOP, _REPORTED_NS, _PRUNED = range(6)
 
     def __init__(self, file: int) -> None:
         super().__init__(file)
@@ -115,6 +115,10 @@ class Page(_Numbers):
         """Whether the running trial should return soon."""
         return self._numbers[self._STOP] != 0
 
+    def is_pruned(self, index: int) -> bool:
+        """Whether the trial `index` should return soon, because it is hopeless."""
+        return self._numbers[self._PRUNED] == index + 1
+
     # Written by the worker.
 
     @property
@@ -139,3 +143,7 @@ class Page(_Numbers):
     def ask_to_stop(self) -> None:
         """Ask the running trial to return soon."""
         self._numbers[self._STOP] = 1
+
+    def prune(self, index: int) -> None:
+        """Ask the trial `index` to return soon, unless a later one was asked before."""
+        self._numbers[self._PRUNED] = max(index + 1, self._numbers[self._PRUNED])

@@ -101,6 +101,10 @@ class TrialProcess:
         """End a trial by `until` if it is still held; other trials of the slot continue."""
         self._child.abandon(Task(number, attempt), until)
 
+    def prune(self, number: int, attempt: int) -> None:
+        """Ask a trial to return soon, if it is still held: it is hopeless."""
+        self._child.prune(Task(number, attempt))
+
     def reclaim(self) -> None:
         """Reclaim the trials that have not begun; :meth:`reclaimed` returns them a moment later."""
         self._child.begin_reclaim()

@@ -30,6 +30,7 @@ from mpisweep.messages import (
     Kill,
     Lead,
     Message,
+    PruneTrial,
     ReclaimTrials,
     Rendezvous,
     StopTrials,
@@ -227,7 +228,10 @@ class Rank:
                 case Finish(exit_code):
                     if rank == succession.master:
                         self._exit_code = exit_code
-                case Give() | Rendezvous() | AbandonTrial() | ReclaimTrials() | StopTrials() | Acknowledge():
+                case (
+                    Give() | Rendezvous() | AbandonTrial() | PruneTrial() | ReclaimTrials()
+                    | StopTrials() | Acknowledge()
+                ):  # fmt: skip
                     # Ignore messages from a superseded master.
                     if rank == succession.master:
                         for_worker.append(

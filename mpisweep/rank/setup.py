@@ -11,6 +11,7 @@ from mpisweep.master.importing import read_imports
 from mpisweep.master.joining import Share, join
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.opening import Mastership, Opened, RunFacts, ended_error, open_sweep
+from mpisweep.master.prune_client import PruneClient
 from mpisweep.master.search_client import SearchClient
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.vigil import Vigil
@@ -136,6 +137,11 @@ class MasterSetup:
                 opened.trials,
                 opened.learning,
             )
+        prune_client = None
+        if self._spec.prune is not None:
+            prune_client = PruneClient(
+                self._server, self._spec, opened.path, opened.journal, is_new=not any(opened.trials.attempts)
+            )
         return Master(
             spec=self._spec,
             trials=opened.trials,
@@ -154,6 +160,7 @@ class MasterSetup:
             now=now,
             lease_client=lease_client,
             search_client=search_client,
+            prune_client=prune_client,
         )
 
 

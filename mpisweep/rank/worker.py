@@ -20,6 +20,7 @@ from mpisweep.messages import (
     Give,
     Hello,
     Message,
+    PruneTrial,
     ReclaimedTrials,
     ReclaimTrials,
     Rendezvous,
@@ -123,6 +124,8 @@ class Worker:
                     self._slots[slot].set_rendezvous(number, attempt, address)
                 case AbandonTrial(slot, number, attempt, linger_s):
                     self._slots[slot].abandon(number, attempt, now + linger_s)
+                case PruneTrial(slot, number, attempt):
+                    self._slots[slot].prune(number, attempt)
                 case Acknowledge(deliveries):
                     for delivery in deliveries:
                         self._forget(delivery)

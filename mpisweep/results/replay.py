@@ -257,6 +257,7 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
         _note_end(state, number)
         energy_j = record.energy_j[position] if record.energy_j else None
         trials["device_energy"][number] = _NAN if energy_j is None else float(energy_j)
+        trials["pruned_at"][number] = record.pruned_at[position] if record.pruned_at else -1
         row = state.attempt_rows.get((number, attempt))
         if row is not None:
             state.attempts["ended_at"][row] = started_at + wall_time_s

@@ -26,6 +26,7 @@ Table = dict[str, list[Any]]
 _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
 _COMPLETE = int(TrialState.COMPLETE)
+_PRUNED = int(TrialState.PRUNED)
 _NAN = math.nan
 
 
@@ -130,9 +131,9 @@ class SweepState:
         return [all(map(math.isfinite, values)) for values in zip(*columns, strict=True)]
 
     def diverged(self, objectives: Sequence[str]) -> list[bool]:
-        """For each trial, whether it completed with a missing, NaN or infinite objective."""
+        """For each trial, whether it is complete or pruned without finite objectives."""
         return [
-            state == _COMPLETE and not is_finite
+            state in (_COMPLETE, _PRUNED) and not is_finite
             for state, is_finite in zip(self.trials["state"], self.finite(objectives), strict=True)
         ]
 
@@ -193,6 +194,7 @@ class SweepState:
         trials["wall_time"].extend([_NAN] * new)
         trials["end_order"].extend([-1] * new)
         trials["proposed_after"].extend([-1] * new)
+        trials["pruned_at"].extend([-1] * new)
         trials["device_energy"].extend([_NAN] * new)
         trials["configuration"].extend([-1] * new)
         trials["repeat"].extend([-1] * new)

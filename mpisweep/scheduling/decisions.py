@@ -21,6 +21,7 @@ __all__ = [
     "GiveUp",
     "MarkInfeasible",
     "Propose",
+    "Prune",
     "Quarantine",
     "Reclaim",
     "RequestLease",
@@ -136,6 +137,15 @@ class Propose:
 
 
 @dataclass(frozen=True, slots=True)
+class Prune:
+    """Have a slot ask its trial to return soon, because its curve is hopeless."""
+
+    slot: Slot
+    number: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The run is over."""
 
@@ -155,5 +165,6 @@ Decision = (
     | Quarantine
     | RequestLease
     | Propose
+    | Prune
     | End
 )

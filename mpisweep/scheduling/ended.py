@@ -26,6 +26,7 @@ def without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
         causes=[block.causes[i] for i in kept] if block.causes else [],
         messages=[block.messages[i] for i in kept] if block.messages else [],
         energy_j=[block.energy_j[i] for i in kept] if block.energy_j else [],
+        pruned_at=[block.pruned_at[i] for i in kept] if block.pruned_at else [],
         # The flag describes the last trial alone.
         warm=block.warm and len(block.numbers) - 1 not in dropped,
     )

@@ -16,6 +16,7 @@ __all__ = [
     "Event",
     "NothingToLease",
     "Proposed",
+    "PruneAdvised",
     "ShareEvent",
     "SlotBroken",
     "StopRequested",
@@ -144,6 +145,15 @@ class Proposed:
 
 
 @dataclass(frozen=True, slots=True)
+class PruneAdvised:
+    """The pruner finds this attempt hopeless; the worker of this rank has reported it."""
+
+    number: int
+    attempt: int
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """Time passed without another event."""
 
@@ -154,5 +164,5 @@ ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 Event = (
     WorkerJoined | DeviceSuspected | WorkerLost | SlotBroken
     | TrialsEnded | TrialsReclaimed | StopRequested
-    | ShareEvent | Proposed | TimePassed
+    | ShareEvent | Proposed | PruneAdvised | TimePassed
 )  # fmt: skip

@@ -35,6 +35,7 @@ from mpisweep.scheduling.events import (
     Event,
     NothingToLease,
     Proposed,
+    PruneAdvised,
     SlotBroken,
     StopRequested,
     TimePassed,
@@ -66,6 +67,7 @@ from mpisweep.scheduling.rules.leases import (
     replenish,
 )
 from mpisweep.scheduling.rules.losses import end_without_slots, on_slot_broken, on_worker_lost
+from mpisweep.scheduling.rules.pruning import on_prune_advised
 from mpisweep.scheduling.rules.reclaiming import note_changes
 from mpisweep.scheduling.rules.stops import check_rules, on_stop_requested
 from mpisweep.scheduling.rules.withholding import has_slots, ration, release_withheld
@@ -261,6 +263,8 @@ def _decide(core: Core, event: Event, now: float) -> list[Decision]:
             return on_nothing_to_lease(core, sure, now)
         case Proposed():
             return on_proposed(core, event)
+        case PruneAdvised(number, attempt, rank):
+            return on_prune_advised(core, number, attempt, rank)
         case TimePassed():
             return []
 

@@ -4,7 +4,8 @@ A trial is over when all of its ranks have left it.  As soon as one rank fails, 
 the others must leave it: they get :data:`LINGER_S` to exit by themselves, then their processes are killed.
 The cause of the failure is the most specific one that any rank reported (:data:`_CAUSES`): when one rank
 runs out of memory, the others report a broken connection.  When rank 0 has completed, the others get
-:data:`RETURN_S`.  :mod:`mpisweep.scheduling.room` chooses the slots.
+:data:`RETURN_S`.  A trial is pruned as soon as one rank was: a failure of the others follows from that.
+:mod:`mpisweep.scheduling.room` chooses the slots.
 
 Pure: no clock, no I/O.
 """
@@ -52,6 +53,8 @@ class TeamTrial:
     linger_sent_s: float = math.inf
     #: Why a slot lost it; empty if unknown.
     why: str = ""
+    #: Whether all ranks were asked to return, because its curve is hopeless.
+    is_pruned: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -62,8 +65,18 @@ class TeamTrial:
     def linger_s(self) -> float:
         """Time for its remaining slots to leave it, in seconds; infinite while it may continue."""
         if self.returns or any(block.states[0] == TrialState.FAILED for block in self.ends):
-            return LINGER_S
-        return math.inf if self.slots[0] in self.waits_for else RETURN_S
+            # Each was asked to return, and may take its time to save.
+            return RETURN_S if self.is_pruned else LINGER_S
+        if self.slots[0] in self.waits_for:
+            return math.inf
+        # A trial that rank 0 ended by itself: the others wait for it in vain.
+        return LINGER_S if self._pruned and not self.is_pruned else RETURN_S
+
+    @property
+    def _pruned(self) -> list[EndedBlock]:
+        """The ends of ranks that were pruned, rank 0 first."""
+        found = [block for block in self.ends if block.states[0] == TrialState.PRUNED]
+        return sorted(found, key=lambda block: self.rank_of(Slot(block.worker, block.slot)))
 
     def rank_of(self, slot: Slot) -> int:
         """Rank of the trial that runs in a slot."""
@@ -77,6 +90,9 @@ class TeamTrial:
         lead = [block for block in self.ends if self.rank_of(Slot(block.worker, block.slot)) == 0]
         if lead and not failed:
             return self._with_energy(lead[0])
+        if pruned := self._pruned:
+            # The others fail with broken connections once it has returned.
+            return self._with_energy(self._as_lead(pruned[0], lead))
         # The other ranks of a lost or interrupted one fail with broken connections, which are not the cause.
         for end in (AttemptEnd.LOST, AttemptEnd.INTERRUPTED):
             if end in self.returns.values():
@@ -89,6 +105,11 @@ class TeamTrial:
         known = [energy_j for energy_j in found if energy_j is not None]
         is_whole = len(known) == len(self.slots)
         return replace(block, energy_j=[sum(known)] if is_whole else []) if found else block
+
+    def _as_lead(self, pruned: EndedBlock, lead: Sequence[EndedBlock]) -> EndedBlock:
+        """The end of a pruned rank as that of the trial, whose metrics and curve are those of rank 0."""
+        metrics = lead[0].metrics if lead else {}
+        return replace(pruned, worker=self.slots[0].rank, slot=self.slots[0].place, metrics=metrics)
 
     def _failure(self, failed: Sequence[EndedBlock]) -> EndedBlock:
         cause = min(failed, key=lambda block: _CAUSES.index(FailureCause(block.causes[0])))

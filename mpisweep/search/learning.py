@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import Self
 
+from mpisweep.search.choices import ChoiceError
 from mpisweep.spec import SamplerChoice, Spec, SpecError
 from mpisweep.spec.space import Configuration
 from mpisweep.spec.wording import Wording
@@ -65,7 +66,7 @@ class LearningSearch:
                 takes fewer objectives.
         """
         try:
-            from mpisweep.search.samplers import SamplerError, check_sampler
+            from mpisweep.search.samplers import check_sampler
         except ImportError as error:
             Wording(spec.source).fail(
                 "search",
@@ -74,7 +75,7 @@ class LearningSearch:
             )
         try:
             check_sampler(cls.from_spec(spec).sampler, objectives=len(spec.objectives))
-        except SamplerError as error:
+        except ChoiceError as error:
             raise SpecError(f"{spec.source}: search: {error}") from error
 
     def __len__(self) -> int:

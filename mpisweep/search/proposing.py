@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, pairwise
 from random import Random
 
@@ -37,7 +36,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mpisweep.records import Direction, Value
-from mpisweep.search.learning import Outcome, finite_values
+from mpisweep.search.past import End, Past
 from mpisweep.search.samplers import keeps_no_state, make_sampler
 from mpisweep.search.thinning import ThinnedStorage
 from mpisweep.spec import SamplerChoice
@@ -65,36 +64,6 @@ _TRIES_PER_AXIS = 4
 _DRAWS = 10_000
 #: A finite space of up to this size is searched point by point.
 _SMALL = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The end of a trial, and its objectives."""
-
-    number: int
-    outcome: Outcome
-
-    @property
-    def values(self) -> list[float] | None:
-        """The objectives; None unless all of them are finite."""
-        return finite_values(self.outcome)
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What happened before this process.
-
-    Attributes:
-        configurations: of all trials, in the order of their numbers.
-        known: proposed trial -> the number of ends that were known when it was proposed.
-        ends: in the order in which they were recorded.
-        imported: (configuration, objective) of trials known from elsewhere.
-    """
-
-    configurations: Sequence[Configuration]
-    known: Mapping[int, int]
-    ends: Sequence[End]
-    imported: Sequence[tuple[Configuration, float]] = ()
 
 
 class Proposer:
@@ -172,19 +141,26 @@ class Proposer:
             self._add_to_study(number, configuration, end)
 
     def _add_to_study(self, number: int, configuration: Configuration, end: End | None) -> None:
-        values = None if end is None else end.values
-        state = TrialState.RUNNING if end is None else _state_of(values)
+        state = TrialState.RUNNING if end is None else end.state
         self._trials[number] = trial = len(self._study.get_trials(deepcopy=False))
-        if values is not None:
-            self._storage.note(trial, number, values)
+        if end is not None:
+            self._note(trial, end)
         self._study.add_trial(
             create_trial(
                 state=state,
-                values=values,
+                values=None if end is None else end.values,
                 params={_name(axis): _encode(axis, configuration) for axis in self._space.axes},
                 distributions=self._distributions,
+                intermediate_values={} if end is None else end.reports,
             )
         )
+
+    def _note(self, trial: int, end: End) -> None:
+        """Note a trial of the study that a sampler may be shown."""
+        if end.state is TrialState.PRUNED:
+            self._storage.note(trial, end.number, [end.last], end.pruned_at)
+        elif end.values is not None:
+            self._storage.note(trial, end.number, end.values)
 
     # ------------------------------------------------------------------------------------- ask and tell
 
@@ -195,10 +171,13 @@ class Proposer:
             trial = self._trials.get(end.number)
             if trial is None or self._frozen(trial).state.is_finished():
                 continue
-            values = end.values
-            if values is not None:
-                self._storage.note(trial, end.number, values)
-            self._study.tell(trial, values, state=_state_of(values))
+            self._note(trial, end)
+            for step, value in end.reports.items():
+                # Optuna takes the value of a pruned trial from its last report.
+                known = self._frozen(trial)._trial_id
+                self._study._storage.set_trial_intermediate_value(known, step, value)
+            values = end.values if end.state is TrialState.COMPLETE else None
+            self._study.tell(trial, values, state=end.state)
 
     def ask(self, first: int, count: int) -> list[Configuration]:
         """Propose configurations for trials from `first` on; fewer if the space has no more."""
@@ -295,10 +274,6 @@ class Proposer:
             is_new=self._is_new_point,
             imported=self._imported,
         )
-
-
-def _state_of(values: Sequence[float] | None) -> TrialState:
-    return TrialState.FAIL if values is None else TrialState.COMPLETE
 
 
 # ------------------------------------------------------------------------------------- axes

@@ -5,10 +5,8 @@ Imports Optuna: only the process of a search does, and the check before a sweep 
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,10 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial
 
-from mpisweep.spec import SamplerChoice, nearest
+from mpisweep.search.choices import ChoiceError, check_choice, options_of
+from mpisweep.spec import SamplerChoice
 
-__all__ = ["SamplerError", "check_sampler", "keeps_no_state", "make_sampler", "sampler_names"]
+__all__ = ["check_sampler", "keeps_no_state", "make_sampler", "sampler_names"]
 
 #: They need objects that a sweep file cannot hold, or do what `search = "grid"` does.
 _EXCLUDED = ("BaseSampler", "BaseGASampler", "GridSampler", "PartialFixedSampler")
@@ -31,10 +30,6 @@ _CMAES_STARTS = {"x0", "sigma0", "source_trials", "use_separable_cma", "with_mar
 # A warning per proposal would fill the log; Optuna's errors are told by the search.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-
-
-class SamplerError(ValueError):
-    """Unknown sampler or option; the message continues a sentence that begins with the key."""
 
 
 def sampler_names() -> list[str]:
@@ -84,38 +79,26 @@ def check_sampler(choice: SamplerChoice, *, objectives: int = 1) -> None:
         objectives: their number.
 
     Raises:
-        SamplerError: if it does not exist, refuses its options, or takes fewer objectives.
+        ChoiceError: if it does not exist, refuses its options, or takes fewer objectives.
     """
-    names = sampler_names()
-    if choice.name not in names:
-        raise SamplerError(f"sampler {choice.name!r} does not exist; {nearest(choice.name, names)}")
-    known = [name for name in _options_of(choice.name) if name != "seed"]
-    for option in choice.options:
-        if option == "seed":
-            raise SamplerError("option 'seed' does not apply; the sweep's own 'seed' seeds the sampler")
-        if option not in known:
-            raise SamplerError(f"{choice.name} has no option {option!r}; {nearest(option, known)}")
-    try:
-        made = make_sampler(choice, seed=0)
-    except ModuleNotFoundError as error:
-        raise SamplerError(
-            f"{choice.name} needs {error.name!r}, which is not installed; install mpisweep[search]"
-        ) from error
-    except Exception as error:
-        shown = ", ".join(f"{name} = {value!r}" for name, value in choice.options.items())
-        raise SamplerError(f"{choice.name} refuses {shown or 'its options'}: {error}") from error
+    if "seed" in choice.options:
+        raise ChoiceError("option 'seed' does not apply; the sweep's own 'seed' seeds the sampler")
+    known = {name: getattr(optuna.samplers, name) for name in sampler_names()}
+    check_choice(
+        "sampler", choice.name, choice.options, known, lambda: make_sampler(choice, seed=0), without=["seed"]
+    )
     if objectives > 1:
-        _check_takes_several(choice.name, made, objectives)
+        _check_takes_several(choice, objectives)
 
 
-def _check_takes_several(name: str, sampler: optuna.samplers.BaseSampler, objectives: int) -> None:
+def _check_takes_several(choice: SamplerChoice, objectives: int) -> None:
     # A sampler for one objective refuses the first proposal of a study with several.
-    study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
+    study = optuna.create_study(directions=["minimize"] * objectives, sampler=make_sampler(choice, seed=0))
     try:
         study.ask({"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)})
     except ValueError as error:
-        raise SamplerError(
-            f"{name} takes one objective, and 'objective' lists {objectives}; "
+        raise ChoiceError(
+            f"{choice.name} takes one objective, and 'objective' lists {objectives}; "
             "choose a search that takes several: tpe, nsga2 or gp"
         ) from error
 
@@ -138,7 +121,7 @@ def make_sampler(
         imported: trials known from elsewhere; CMA-ES learns from its own trials alone, but starts from these.
     """
     options = dict(choice.options)
-    if "seed" in _options_of(choice.name):
+    if "seed" in options_of(getattr(optuna.samplers, choice.name)):
         options["seed"] = seed
     if imported and choice.name == "CmaEsSampler" and not _CMAES_STARTS & options.keys():
         options["source_trials"] = list(imported)
@@ -152,8 +135,3 @@ def make_sampler(
             return told
         made: optuna.samplers.BaseSampler = getattr(optuna.samplers, choice.name)(**options)
         return made
-
-
-@cache
-def _options_of(name: str) -> tuple[str, ...]:
-    return tuple(inspect.signature(getattr(optuna.samplers, name)).parameters)

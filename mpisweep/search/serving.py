@@ -2,10 +2,12 @@
 
 :mod:`mpisweep.master.search_client` is the other end::
 
-    {"ask": "learn", "ends": [[number, objectives], ...]}              results, in the order of their records
+    {"ask": "learn", "ends": [[number, objectives, step], ...]}        results, in the order of their records
     {"ask": "propose", "ends": [...], "first": n, "count": k}          k proposals, from number n on
 
 Numbers are those of configurations; an end is that of all their repeats.
+
+The step is that of a pruned trial's last report, and -1 for other trials.
 
 An answer has ``ends``, the number of ends known, and for proposals ``configurations`` and ``seconds``; or
 ``error``, after which the search is over.  What happened before comes with the arguments of the process: it
@@ -14,10 +16,7 @@ can be killed at any time, and another one continues.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from socket import socket
 from typing import Any
 
 from mpisweep.search.learning import LearningSearch
+from mpisweep.search.nice import behave
 from mpisweep.spec import parse_spec
 
 __all__ = ["serve_search"]
@@ -38,13 +38,7 @@ def serve_search(files: list[int], arguments: Mapping[str, Any]) -> None:
         arguments: the sweep (``spec``, ``source``, ``folder``) and the past (``configurations``, ``known``,
             ``ends``, ``imported``).
     """
-    # A proposal is asked for ahead of time; a trial's data loader on the same core is urgent.
-    with contextlib.suppress(OSError):
-        os.nice(5)
-    with contextlib.suppress(OSError):
-        # What `ps` and `top` show.
-        Path("/proc/self/comm").write_text("mpisweep-search", encoding="ascii")
-    _use_one_core()
+    behave("mpisweep-search")
     with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
         try:
             for answer in _answers(line, arguments):
@@ -53,15 +47,6 @@ def serve_search(files: list[int], arguments: Mapping[str, Any]) -> None:
             # A sampler is third-party code and may raise anything.
             text = f"{type(error).__name__}: {error}"
             print(json.dumps({"error": text}), file=line, flush=True)
-
-
-def _use_one_core() -> None:
-    """Keep the libraries of a sampler from taking the cores of the trials."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
-    # The fork server has loaded torch if the workload needs it, and torch reads these variables only then.
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
 
 
 def _answers(line: Any, arguments: Mapping[str, Any]) -> Any:

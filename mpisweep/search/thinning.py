@@ -6,7 +6,7 @@ up to noise, so that a proposal late in a sweep costs what one of the :data:`SHO
 with three parameters, 11 ms instead of 45 ms after 5,000 trials.
 
 With several objectives the best trials are those of the front, then of the front of the others, and so on; of
-the last of these fronts a random sample.
+the last of these fronts a random sample.  Pruned trials count like complete ones, below them.
 
 Which trials are shown depends on their objectives and their numbers in the sweep: a rebuilt search shows the
 same ones, although its study lacks the repetitions of the first one and counts its trials differently.
@@ -16,6 +16,7 @@ Imports Optuna.
 from __future__ import annotations
 
 import hashlib
+import math
 from bisect import insort
 from collections.abc import Container, Sequence
 from itertools import islice
@@ -31,6 +32,9 @@ __all__ = ["BEST", "SHOWN", "ThinnedStorage"]
 #: Number of best trials shown, and of ended trials in all.
 BEST = 100
 SHOWN = 500
+_SHOWN_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
+#: Ranks a complete trial above a pruned one with any number of steps.
+_COMPLETE = 1 << 63
 
 
 class ThinnedStorage(InMemoryStorage):
@@ -43,38 +47,44 @@ class ThinnedStorage(InMemoryStorage):
     def __init__(self, signs: Sequence[float]) -> None:
         super().__init__()
         self._signs = signs
-        #: (costs, trial) and (random, trial) of completed trials, ascending.
-        self._by_costs: list[tuple[tuple[float, ...], int]] = []
+        #: (rank, costs, trial) and (random, trial) of completed and pruned trials, ascending.
+        self._by_rank: list[tuple[int, tuple[float, ...], int]] = []
         self._by_chance: list[tuple[bytes, int]] = []
 
-    def note(self, trial: int, number: int, values: Sequence[float]) -> None:
-        """Note that a trial of the study, `number` in the sweep, is complete with these objectives."""
-        costs = tuple(sign * value for sign, value in zip(self._signs, values, strict=True))
-        insort(self._by_costs, (costs, trial))
+    def note(self, trial: int, number: int, values: Sequence[float], pruned_at: int = -1) -> None:
+        """Note that a trial of the study, `number` in the sweep, is complete or was pruned.
+
+        Pruned ones rank below the complete ones, those with more steps first, as a Parzen estimator has it.
+        """
+        costs = tuple(
+            sign * value if value == value else math.inf
+            for sign, value in zip(self._signs, values, strict=True)
+        )
+        insort(self._by_rank, (-pruned_at if pruned_at >= 0 else -_COMPLETE, costs, trial))
         insort(self._by_chance, (hashlib.blake2b(b"%d" % number, digest_size=8).digest(), trial))
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """See Optuna; with `states` that include complete trials, a sample of these."""
+        """See Optuna; with complete trials among `states`, a sample of them and the pruned."""
         found: list[FrozenTrial] = super().get_all_trials(study_id, deepcopy, states)
         is_sampler = states is not None and TrialState.COMPLETE in states
-        if not is_sampler or len(self._by_costs) <= SHOWN:
+        if not is_sampler or len(self._by_rank) <= SHOWN:
             return found
         shown = self._best()
         for _, trial in self._by_chance:
             if len(shown) == SHOWN:
                 break
             shown.add(trial)
-        return [one for one in found if one.state is not TrialState.COMPLETE or one.number in shown]
+        return [one for one in found if one.state not in _SHOWN_STATES or one.number in shown]
 
     def _best(self) -> set[int]:
         """The :data:`BEST` best trials of the study."""
         if len(self._signs) == 1:
-            return {trial for _, trial in self._by_costs[:BEST]}
+            return {trial for *_, trial in self._by_rank[:BEST]}
         best: set[int] = set()
-        for front in fronts(np.array([costs for costs, _ in self._by_costs])):
-            found = {self._by_costs[place][1] for place in front}
+        for front in fronts(np.array([costs for _, costs, _ in self._by_rank])):
+            found = {self._by_rank[place][2] for place in front}
             room = BEST - len(best)
             if len(found) >= room:
                 chosen = (trial for _, trial in self._by_chance if trial in found)

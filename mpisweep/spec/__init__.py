@@ -6,7 +6,17 @@ outside this package checks the user's input again.
 
 from __future__ import annotations
 
-from mpisweep.spec.keys import ADAPTIVE, ADDING, LEARNING, OPTUNA, SEARCH_NAMES, closest, nearest, one_of
+from mpisweep.spec.keys import (
+    ADAPTIVE,
+    ADDING,
+    LEARNING,
+    OPTUNA,
+    PRUNER_NAMES,
+    SEARCH_NAMES,
+    closest,
+    nearest,
+    one_of,
+)
 from mpisweep.spec.model import (
     RANKS,
     BuiltinWorkload,
@@ -14,6 +24,7 @@ from mpisweep.spec.model import (
     FunctionWorkload,
     ImportSource,
     Limits,
+    PrunerChoice,
     Repeats,
     SamplerChoice,
     Spec,
@@ -32,6 +43,7 @@ __all__ = [
     "COMMAND_LINE",
     "LEARNING",
     "OPTUNA",
+    "PRUNER_NAMES",
     "RANKS",
     "SEARCH_NAMES",
     "BuiltinWorkload",
@@ -39,6 +51,7 @@ __all__ = [
     "FunctionWorkload",
     "ImportSource",
     "Limits",
+    "PrunerChoice",
     "Repeats",
     "SamplerChoice",
     "Spec",

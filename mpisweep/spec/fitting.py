@@ -154,6 +154,7 @@ def check_rules_of_one(wording: Wording, spec: Spec) -> None:
         "stop.target": spec.stop.target is not None,
         "stop.patience": spec.stop.patience is not None,
         "import": bool(spec.imports),
+        "prune": spec.prune is not None,
     }
     for key in (key for key, is_set in keys.items() if is_set and len(spec.objectives) > 1):
         wording.fail(key, f"needs one objective, and 'objective' lists {len(spec.objectives)}; remove it")

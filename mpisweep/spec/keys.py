@@ -20,9 +20,9 @@ from mpisweep.spec.units import parse_bytes, parse_duration
 
 __all__ = [
     "ADAPTIVE", "ADDING", "DEVICES_AT_MOST", "FUNCTION", "GENERATIONAL", "IDENTIFIER", "INTEGER_AT_MOST",
-    "KEYS", "LEARNING", "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "RANKS", "RANKS_AT_MOST",
-    "REPEATS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "closest", "key_of",
-    "keys_of", "names_of", "nearest", "one_of", "right_place", "unknown_key",
+    "KEYS", "LEARNING", "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "PRUNER_NAMES", "RANKS",
+    "RANKS_AT_MOST", "REPEATS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "closest",
+    "key_of", "keys_of", "names_of", "nearest", "one_of", "right_place", "unknown_key",
 ]  # fmt: skip
 
 #: The parameter that sets the ranks per trial; every workload has it.
@@ -55,6 +55,9 @@ LEARNING = ("tpe", "gp", "cmaes", "nsga2", OPTUNA)
 ADAPTIVE = (*ADDING, *LEARNING)
 #: Searches and samplers that see no trials but those of their own generations.
 GENERATIONAL = ("nsga2", "NSGAIISampler", "NSGAIIISampler")
+
+#: Pruners with options that suit many sweeps; see :mod:`mpisweep.search.pruning`.
+PRUNER_NAMES = ("median", "percentile", "asha", "hyperband", "patient", "threshold")
 
 #: Patterns: a sweep's name is a file name, a parameter's an identifier, a function's ``module:function``.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -211,6 +214,11 @@ KEYS: tuple[Key, ...] = (
         "which configurations are tried, and in which order; or a sampler of Optuna with its options: "
         "`{ sampler = \"TPESampler\", multivariate = true }`",
         values=tuple(name for name in SEARCH_NAMES if name != OPTUNA)),
+    Key("", "prune", "choice", None,
+        "which trials end early because their curve is hopeless, as `pruned`; or a pruner of Optuna with its "
+        "options: `{ pruner = \"PatientPruner\", patience = 5, wrapped_pruner = \"median\" }`; see "
+        "[pruning](pruning.md)",
+        values=PRUNER_NAMES, usual="none: every trial runs to its end"),
     Key("", "trials", "integer", None,
         "number of configurations to sample, at most with `batch_size`; may grow when the sweep is resumed; "
         "not for `grid` and `largest_batch`", low=1,
@@ -279,6 +287,9 @@ KEYS: tuple[Key, ...] = (
         "names it, `exclude` also gives it no trials; `off`: no check",
         values=("warn", "exclude", "off"),
         usual="`warn`, for GPUs only, and without a matrix product if the workload does not import torch"),
+    Key("limits", "diverged", "choice", "ignore",
+        "what happens to a trial that reports an objective that is NaN or infinite: `stop` ends it at once, "
+        "as `pruned`", values=("ignore", "stop")),
     Key("limits", "memory", "size", None,
         "main memory per trial process, and per program that it starts", usual="no limit"),
 

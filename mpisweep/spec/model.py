@@ -14,8 +14,8 @@ from mpisweep.spec.keys import ADDING, LEARNING, RANKS, USUAL_OBJECTIVE
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, ends
 
 __all__ = [
-    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "ImportSource", "Limits", "Repeats",
-    "SamplerChoice", "Spec", "SpecError", "StopRules", "Workload",
+    "RANKS", "BuiltinWorkload", "CommandWorkload", "FunctionWorkload", "ImportSource", "Limits",
+    "PrunerChoice", "Repeats", "SamplerChoice", "Spec", "SpecError", "StopRules", "Workload",
 ]  # fmt: skip
 
 
@@ -67,6 +67,17 @@ class Repeats:
         return self.most > self.first
 
 
+@dataclass(frozen=True, slots=True)
+class PrunerChoice:
+    """A pruner by its short name or Optuna's class name, and its options.
+
+    The option ``wrapped_pruner`` is a PrunerChoice itself.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+
+
 Workload = BuiltinWorkload | FunctionWorkload | CommandWorkload
 
 
@@ -87,6 +98,7 @@ class Limits:
         quarantine: whether a device that fails, or is slow, while others are not gets no more trials.
         memory_bytes: main memory per trial process; None for no limit.
         slow_devices: ``warn``, ``exclude`` or ``off``; None if the sweep file does not set it.
+        diverged: whether a report of an objective that is not finite ends the trial: ``ignore`` or ``stop``.
     """
 
     timeout_s: float | None
@@ -100,6 +112,7 @@ class Limits:
     quarantine: bool
     memory_bytes: int | None
     slow_devices: str | None = None
+    diverged: str = "ignore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +157,7 @@ class Spec:
         devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
         fresh_process: whether every trial starts in a pristine process; command lines always do.
         sampler: of the search "optuna", which names one; None for any other.
+        prune: decides which trials end early; None if none do.
         imports: trials that are known from elsewhere.
     """
 
@@ -168,6 +182,7 @@ class Spec:
     repeats: Repeats = Repeats()
     stop: StopRules = StopRules()
     imports: tuple[ImportSource, ...] = ()
+    prune: PrunerChoice | None = None
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
         """Number of ranks of a trial with this configuration."""
@@ -189,6 +204,11 @@ class Spec:
         if self.sampler is None:
             return self.search
         return ", ".join([self.sampler.name, *(f"{k} = {v!r}" for k, v in self.sampler.options.items())])
+
+    @property
+    def prune_text(self) -> str:
+        """The pruner and its options in one line; empty if there is none."""
+        return "" if self.prune is None else _pruner_text(self.prune)
 
     @property
     def measures(self) -> bool:
@@ -239,8 +259,8 @@ class Spec:
     def differences(self, recorded: Spec) -> list[str]:
         """List what forbids resuming a results file that was made from `recorded`.
 
-        Limits, rules of [stop], the name, the order and the constraints may change; the space, ``trials`` and
-        ``repeats`` may grow.
+        Limits, rules of [stop], the name, the order, the pruner and the constraints may change; the space,
+        ``trials`` and ``repeats`` may grow.
 
         Returns:
             One sentence per difference; empty if the sweep can be resumed.
@@ -341,6 +361,14 @@ def _directions(spec: Spec) -> str | list[str]:
 
 def _one_or_all(values: list[str]) -> str | list[str]:
     return values[0] if len(values) == 1 else values
+
+
+def _pruner_text(choice: PrunerChoice) -> str:
+    options = (
+        f"{name} = ({_pruner_text(value)})" if isinstance(value, PrunerChoice) else f"{name} = {value!r}"
+        for name, value in choice.options.items()
+    )  # fmt: skip
+    return ", ".join([choice.name, *options])
 
 
 def _shown(value: object) -> str:

@@ -25,7 +25,7 @@ from mpisweep.spec import LEARNING, SEARCH_NAMES, FunctionWorkload, Spec, SpecEr
 from mpisweep.spec.catalogue import BUILTIN, WorkloadDescription
 from mpisweep.spec.commandline import SPECIAL_NAMES, CommandWorkload, names_in_template
 from mpisweep.spec.expression import ExpressionError
-from mpisweep.spec.searches import load_search
+from mpisweep.spec.searches import check_pruner, load_search
 from mpisweep.spec.space import Axis, Configuration, Value, ends
 from mpisweep.spec.wording import Wording
 
@@ -52,6 +52,7 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
         SpecError: if the workload or the search cannot start.
     """
     _check_search(spec, has_sampler=has_sampler)
+    check_pruner(spec)
     if spec.built_in is not None:
         _check_options(spec, spec.built_in)
         if spec.built_in.name not in BUILTIN:

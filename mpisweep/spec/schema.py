@@ -23,6 +23,7 @@ from mpisweep.spec.keys import (
     INTEGER_AT_MOST,
     NAME,
     OPTUNA,
+    PRUNER_NAMES,
     RANKS,
     RANKS_AT_MOST,
     REPEATS_AT_MOST,
@@ -32,6 +33,7 @@ from mpisweep.spec.keys import (
     key_of,
     keys_of,
 )
+from mpisweep.spec.pruner import WRAPPED
 from mpisweep.spec.units import CHARS_AT_MOST, DURATION_AT_MOST_S
 
 __all__ = ["schema", "schema_text"]
@@ -62,6 +64,12 @@ _SOURCE: Schema = {
     "required": ["from"],
     "additionalProperties": False,
 }
+_PRUNER: Schema = {
+    "type": "object",
+    "properties": {"pruner": _TEXT, WRAPPED: {"anyOf": [_TEXT, {"$ref": "#/definitions/pruner"}]}},
+    "required": ["pruner"],
+    "additionalProperties": {"type": ["number", "string", "boolean"]},
+}
 #: One value, by its kind.
 _ONE: list[Schema] = [
     {"type": "number"}, {"type": "string", "maxLength": TEXT_CHARS}, {"type": "boolean"},
@@ -87,6 +95,7 @@ def schema(*, with_plugins: bool = False) -> Schema:
     made = _table(keys_of(""), {
         "workload": _workload(workloads),
         "search": {"anyOf": [{"enum": [name for name in searches if name != OPTUNA]}, _SAMPLER]},
+        "prune": {"anyOf": [{"enum": list(PRUNER_NAMES)}, {"$ref": "#/definitions/pruner"}]},
         "parameters": _named(_parameter()),
         # A table is only for the options of a workload that take one.
         "fixed": _named({"anyOf": [_VALUE, _TARGET]}),
@@ -99,7 +108,7 @@ def schema(*, with_plugins: bool = False) -> Schema:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "mpisweep sweep file",
-        "definitions": {"range": _range(), "list": _list()},
+        "definitions": {"range": _range(), "list": _list(), "pruner": _PRUNER},
         **made,
         "allOf": [_options_of(workload) for workload in described],
     }

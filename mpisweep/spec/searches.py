@@ -1,13 +1,14 @@
-"""Load the search that a sweep names, built in or from a plugin."""
+"""Load the search that a sweep names, built in or from a plugin; check its pruner."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from mpisweep.plugins import SEARCHES, PluginError, find_plugin
 from mpisweep.spec.model import Spec, SpecError
 
-__all__ = ["load_search"]
+__all__ = ["check_pruner", "load_search"]
 
 
 def load_search(spec: Spec) -> Any:
@@ -23,3 +24,14 @@ def load_search(spec: Spec) -> Any:
         return plugin.load(method="from_spec")
     except PluginError as error:
         raise SpecError(f"{spec.source}: search: {error}") from error
+
+
+def check_pruner(spec: Spec) -> None:
+    """Check the pruner of a sweep that has one, which imports Optuna.
+
+    Raises:
+        SpecError: if it does not exist or refuses its options, or Optuna is not installed.
+    """
+    if spec.prune is not None:
+        # By name, as the searches are: this package is below theirs.
+        importlib.import_module("mpisweep.search.pruning").check_pruner(spec)

@@ -44,6 +44,7 @@ from mpisweep.spec.model import (
 )
 from mpisweep.spec.parameters import parse_parameter
 from mpisweep.spec.points import parse_points, read_points_file, with_points_inline
+from mpisweep.spec.pruner import parse_pruner
 from mpisweep.spec.repeats import check_repeats, parse_repeats
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, SpaceError
 from mpisweep.spec.stopping import parse_stop
@@ -155,6 +156,7 @@ class _Parser:
             repeats=parse_repeats(wording, raw),
             stop=parse_stop(wording, raw),
             imports=parse_imports(wording, raw, search),
+            prune=parse_pruner(wording, raw["prune"]) if "prune" in raw else None,
         )
         fitting.check_ranks(wording, spec)
         fitting.check_rules_of_one(wording, spec)
@@ -339,6 +341,7 @@ class _Parser:
             quarantine=self._get(table, "quarantine", "limits"),
             memory_bytes=self._get(table, "memory", "limits"),
             slow_devices=self._get(table, "slow_devices", "limits"),
+            diverged=self._get(table, "diverged", "limits"),
         )
 
 

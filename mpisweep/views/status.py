@@ -72,7 +72,7 @@ class Status:
     #: Number of trials on the front of several objectives; 0 with one.
     front: int
     failures: dict[str, int]
-    #: Completed trials without a finite objective.
+    #: Completed and pruned trials without a finite objective.
     diverged: int
     damaged_bytes: int
     #: The searched parameter and its largest value that fits in memory (smallest, where larger values take
@@ -247,7 +247,8 @@ def status_lines(status: Status) -> list[str]:
         lines.append("  failures: " + ", ".join(f"{n} {cause}" for cause, n in status.failures.items()))
     if status.diverged:
         names = [status.objective, *(other.objective for other in status.others)]
-        lines.append(f"  {without_finite(status.diverged, ' or '.join(names))}")
+        how = "completed or pruned" if status.pruned else "completed"
+        lines.append(f"  {without_finite(status.diverged, ' or '.join(names), how=how)}")
     if status.front:
         lines.append(f"  {counted(status.front, 'trial')} on the front")
     if status.best is not None and status.best_trial is not None:

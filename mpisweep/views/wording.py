@@ -35,9 +35,9 @@ def finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def without_finite(count: int, metric: str) -> str:
-    """Say how many completed trials have no finite value of a metric."""
-    return f"{counted(count, 'completed trial')} {'has' if count == 1 else 'have'} no finite {metric}"
+def without_finite(count: int, metric: str, *, how: str = "completed") -> str:
+    """Say how many trials that ended in this way have no finite value of a metric."""
+    return f"{counted(count, f'{how} trial')} {'has' if count == 1 else 'have'} no finite {metric}"
 
 
 def at_budget(sweep: Sweep) -> str:

@@ -9,6 +9,7 @@ and its children, and it dies with its trial process.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import selectors
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mpisweep.processes.kernel import die_with_parent, exit_of, handles_any, kill_group, start_with_retries
+from mpisweep.processes.kernel import exit_of, handles_any, kill_group
 from mpisweep.processes.shared_page import SignalPage
 from mpisweep.records import FailureCause, Value
 from mpisweep.spec import Limits
@@ -30,9 +31,9 @@ from mpisweep.spec.commandline import (
 )
 from mpisweep.spec.printed import plain, read_number
 from mpisweep.workloads.outputs import Tape, append_output
-from mpisweep.workloads.report import REPORT_VARIABLE
+from mpisweep.workloads.programs import start_program
 from mpisweep.workloads.startstate import SURVIVED
-from mpisweep.workloads.trial import Trial, TrialFailedError
+from mpisweep.workloads.trial import DivergedError, Trial, TrialFailedError
 
 __all__ = ["make_run"]
 
@@ -103,6 +104,8 @@ class _Run:
         #: When a metric was last found; and why the program was killed, if it was.
         self._reported_ns = time.monotonic_ns()
         self._overdue = ""
+        #: When a pruned program is killed, by the monotonic clock in nanoseconds.
+        self._kill_at_ns: float = math.inf
         self._started_ns = time.monotonic_ns()
         self._trial = trial
         self._tape = Tape()
@@ -116,6 +119,7 @@ class _Run:
 
         Raises:
             TrialFailedError: when it failed.
+            DivergedError: when its objective was not finite; see ``limits.diverged``.
         """
         values = self._values()
         target: Path | None = None
@@ -127,16 +131,22 @@ class _Run:
             aside.replace(target)
             values["template"] = os.fspath(target)
         arguments = [render(argument, values) for argument in self._workload.arguments]
-        program, printed, reported = self._start(arguments, values)
+        program, printed, reported = start_program(
+            self._workload, self._folder, self._trial, arguments, values
+        )
+        diverged: DivergedError | None = None
         try:
             self._read_output(program, printed, reported)
+        except DivergedError as error:
+            diverged = error
         finally:
             for file in (printed, reported):
                 os.close(file)
             kill_group(program.pid)
             status = program.wait()
-        self._end(arguments[0], status)
-        if target is not None and self._trial.ranks == 1 and not self._trial.told_to_stop:
+        self._end(arguments[0], status, diverged)
+        is_interrupted = self._trial.told_to_stop and not self._trial.is_pruned
+        if target is not None and self._trial.ranks == 1 and not is_interrupted:
             # File systems limit the number of files, and this one can be rendered again; a failed trial keeps
             # it for inspection.
             with contextlib.suppress(OSError):
@@ -153,50 +163,6 @@ class _Run:
             values["directory"] = os.fspath(trial.directory)
         # The user's parameters take precedence over these names.
         return values | trial.params
-
-    def _start(
-        self, arguments: list[str], values: dict[str, Value]
-    ) -> tuple[subprocess.Popen[bytes], int, int]:
-        """Start the program; return it with the read ends of its two pipes."""
-        printed, prints = os.pipe()
-        reported, reports = os.pipe()
-        environment = os.environ | {
-            "MPISWEEP_TRIAL": str(self._trial.number),
-            "MPISWEEP_REPEAT": str(self._trial.repeat),
-            "MPISWEEP_SEED": str(self._trial.seed),
-            REPORT_VARIABLE: f"{reports}:{os.fstat(reports).st_ino}:{os.getpid()}",
-        }
-        if self._trial.team is not None:
-            # As under torchrun, it sees the devices of all ranks on its node and uses its local rank's.
-            environment |= dict(self._trial.team.environment)
-        # A Python program that buffers its output would report everything at its end.
-        environment.setdefault("PYTHONUNBUFFERED", "1")
-        environment |= {name: render(value, values) for name, value in self._workload.environment}
-        parent = os.getpid()
-        try:
-            program = start_with_retries(lambda: subprocess.Popen(
-                arguments,
-                cwd=self._trial.directory if self._workload.own_directory else self._folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=prints,
-                stderr=prints,
-                pass_fds=[reports],
-                process_group=0,
-                # A preexec_fn is safe only without threads; this process has none.
-                preexec_fn=lambda: die_with_parent(parent),
-            ))  # fmt: skip
-        except (OSError, ValueError) as error:
-            for file in (printed, reported):
-                os.close(file)
-            raise TrialFailedError(
-                FailureCause.EXCEPTION,
-                f"{arguments[0]!r} cannot be started: {getattr(error, 'strerror', error)}",
-            ) from error
-        finally:
-            os.close(prints)
-            os.close(reports)
-        return program, printed, reported
 
     # ------------------------------------------------------------------------------------- while it runs
 
@@ -232,7 +198,9 @@ class _Run:
     def _keep_time(self, program: subprocess.Popen[bytes]) -> None:
         """Kill a program that has exceeded a limit; its output is kept like any other."""
         limits, now_ns = self._limits, time.monotonic_ns()
-        if self._overdue:
+        if now_ns > self._kill_at_ns:
+            kill_group(program.pid)
+        if self._overdue or self._trial.is_pruned:
             return
         if limits.timeout_s is not None and now_ns - self._started_ns > limits.timeout_s * 1e9:
             self._overdue = f"killed after {limits.timeout_s:g} s (limits.timeout)"
@@ -246,13 +214,23 @@ class _Run:
             kill_group(program.pid)
 
     def _pass_on_stop(self, program: subprocess.Popen[bytes]) -> None:
-        """Send SIGTERM once when the trial has to stop, unless the program handles the job's signal."""
-        if self._trial.told_to_stop or not self._trial.should_stop():
+        """Send SIGTERM once when the trial has to stop, unless the program handles the job's signal.
+
+        A pruned program is killed after the grace period; an interrupted one by the worker.
+        """
+        if self._trial.is_pruned or program.poll() is not None or not self._must_tell():
             return
-        if self._signals.any_since(self._started_ns) and handles_any(program.pid, SURVIVED):
+        if self._trial.is_pruned:
+            self._kill_at_ns = time.monotonic_ns() + self._limits.grace_s * 1e9
+        elif self._signals.any_since(self._started_ns) and handles_any(program.pid, SURVIVED):
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGTERM)
+
+    def _must_tell(self) -> bool:
+        """Whether there is something that the program was not told yet."""
+        trial = self._trial
+        return trial.ask_pruner() if trial.told_to_stop else trial.should_stop()
 
     def _read(self, file: int, lines: _Lines) -> bool:
         try:
@@ -303,20 +281,25 @@ class _Run:
 
     # ------------------------------------------------------------------------------------- its end
 
-    def _end(self, name: str, status: int) -> None:
+    def _end(self, name: str, status: int, diverged: DivergedError | None) -> None:
         trial = self._trial
-        how = self._overdue or (
-            f"exit code {status}" if status >= 0 else f"killed by {_signal_name(-status)}"
+        how = (
+            self._overdue
+            or str(diverged or "")
+            or (f"exit code {status}" if status >= 0 else f"killed by {_signal_name(-status)}")
         )
         with contextlib.suppress(OSError):
             which = f"rank {trial.rank} of {trial.ranks}, {how}" if trial.ranks > 1 else how
             append_output(self._outputs, trial.number, trial.attempt, which, self._tape.content())
+        if diverged is not None:
+            raise diverged
         if self._overdue:
             raise TrialFailedError(
                 FailureCause.TIMEOUT, "\n".join([self._overdue, *self._tape.last_lines(_LAST_LINES)]),
                 self._tape.content().decode("utf-8", "replace"),
             )  # fmt: skip
-        if status == 0 or trial.told_to_stop:
+        # A rank of a pruned trial may fail because another one was told first.
+        if status == 0 or trial.told_to_stop or (trial.ranks > 1 and trial.ask_pruner()):
             return
         last = self._tape.last_lines(_LAST_LINES)
         ended = f"{Path(name).name} {'exited with code ' + str(status) if status > 0 else 'was ' + how}"

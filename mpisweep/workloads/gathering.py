@@ -13,6 +13,7 @@ __all__ = ["Gathered"]
 #: A block with more metric values and message characters is full.
 _GATHERED = 100_000
 _COMPLETE = int(TrialState.COMPLETE)
+_PRUNED = int(TrialState.PRUNED)
 _FAILED = int(TrialState.FAILED)
 
 
@@ -35,6 +36,8 @@ class Gathered:
         self._metrics: dict[str, list[float | None]] = {}
         self._causes: list[int] = []
         self._messages: list[str] = []
+        #: Empty while none was pruned.
+        self._pruned_at: list[int] = []
         #: Empty while none is known.
         self._energy_j: list[float | None] = []
 
@@ -51,6 +54,25 @@ class Gathered:
         if message:
             self._fill_causes()
         self._add(number, attempt, _COMPLETE, started_at, wall_time_s, metrics)
+        if self._causes or message:
+            self._note(FailureCause.NONE, message)
+
+    def add_pruned(
+        self,
+        number: int,
+        attempt: int,
+        started_at: float,
+        wall_time_s: float,
+        metrics: Mapping[str, float],
+        message: str,
+        step: int,
+    ) -> None:
+        """Add a pruned trial, with its last reports, the step of the last one, and maybe a message."""
+        if message:
+            self._fill_causes()
+        self._pruned_at += [-1] * (len(self.numbers) - len(self._pruned_at))
+        self._add(number, attempt, _PRUNED, started_at, wall_time_s, metrics)
+        self._pruned_at.append(step)
         if self._causes or message:
             self._note(FailureCause.NONE, message)
 
@@ -93,9 +115,12 @@ class Gathered:
 
     def block(self) -> EndedBlock:
         """The finished block."""
+        if self._pruned_at:
+            self._pruned_at += [-1] * (len(self.numbers) - len(self._pruned_at))
         return EndedBlock(
             self._worker, self._slot, self.numbers, self._attempts, self._states, self._started_at,
             self._wall_time_s, self._metrics, self._causes, self._messages, self.warm, self._energy_j,
+            self._pruned_at,
         )  # fmt: skip
 
     def _add(

@@ -30,26 +30,28 @@ from mpisweep.processes.channel import (
     Line,
     LineClosedError,
 )
-from mpisweep.processes.kernel import JOB_SIGNALS, adopt_orphans, delivery_s
+from mpisweep.processes.kernel import adopt_orphans
 from mpisweep.processes.shared_page import Page, SignalPage
 from mpisweep.records import ENDED_WELL, FailureCause, Value
 from mpisweep.spec import Spec, parse_spec
 from mpisweep.spec.commandline import CommandWorkload
-from mpisweep.workloads.command import make_run
 from mpisweep.workloads.devicecheck import TrialDevice
 from mpisweep.workloads.failure import cause_of, exit_by, killed_by, log_failure, message_of
-from mpisweep.workloads.function import load_function, to_metrics
+from mpisweep.workloads.function import to_metrics
 from mpisweep.workloads.gathering import Gathered
+from mpisweep.workloads.jobsignals import JobSignals
 from mpisweep.workloads.leftovers import end_leftovers, exit_now, has_children
+from mpisweep.workloads.loading import load_or_report
+from mpisweep.workloads.making import TrialMaker
 from mpisweep.workloads.memory_limit import MemoryLimit, memory_is_limited
 from mpisweep.workloads.orders import Orders, configurations
 from mpisweep.workloads.outputs import output_file
 from mpisweep.workloads.placement import take_place
 from mpisweep.workloads.rendezvous import TrialRendezvous
-from mpisweep.workloads.startstate import StartState, has_survived_since, take_usual_signals
-from mpisweep.workloads.trial import Trial, remove_checkpoint
+from mpisweep.workloads.startstate import StartState, take_usual_signals
+from mpisweep.workloads.trial import DivergedError, Trial, remove_checkpoint
 
-__all__ = ["load_or_report", "serve"]
+__all__ = ["serve"]
 
 #: How long a result waits for others, in seconds, unless the next trial takes longer.
 _GATHER_S = 0.005
@@ -129,7 +131,6 @@ class _Loop:
         #: The trial process; a fork in a trial that does not exit returns from it as well.
         self._process = os.getpid()
         self._log_file = log_file
-        self._note_report = page.note_report if watch_reports else None
         self._line = line
         self._page = page
         self._signals = signals
@@ -137,8 +138,9 @@ class _Loop:
         self._worker = worker
         self._slot = slot
         self._device = device
-        self._cores = cores
-        self._trials_folder = trials_folder
+        self._make_trial = TrialMaker(
+            spec, page, device.name, cores, trials_folder, watch_reports=watch_reports
+        )
         self._objectives = [objective.name for objective in spec.objectives]
         limit = spec.limits.memory_bytes
         self._is_limited = limit is not None or memory_is_limited()
@@ -147,6 +149,7 @@ class _Loop:
         self._built_in = spec.built_in
         #: Whether trials run in this process and may change it; a program is a process of its own.
         self._runs_here = not isinstance(spec.workload, CommandWorkload)
+        self._job = JobSignals(page, signals, has_handlers=self._runs_here)
         self._uses_gpu = self._runs_here and device.name != "cpu"
         self._meter = EnergyMeter(())
         self._is_warm = False
@@ -215,7 +218,9 @@ class _Loop:
         if team is not None:
             # Results of others must not wait for this trial, nor its result for theirs.
             self._send_gathered()
-        trial = self._trial(number, attempt, repeat, params, team)
+        trial = self._make_trial(
+            self._next, number, attempt, repeat, params, team, partial(self._send_reports, number, attempt)
+        )
         self._meter.begin()
         started_at = time.time()
         started = time.perf_counter()
@@ -241,10 +246,16 @@ class _Loop:
         self._clear_up(started_at + wall_time_s, wall_time_s, team)
 
     def _on_raised(self, trial: Trial, error: BaseException, started_at: float, wall_time_s: float) -> None:
-        """Handle a trial that has failed, or was ended by a signal to the whole job."""
+        """Handle a trial that has failed, diverged, or was ended by a signal to the whole job."""
         self._restore(wall_time_s)
         trial.flush()
-        if self._was_job_signalled(killed_by(error), wall_time_s):
+        # Optuna's exception for this, by name: a trial process does not import it.
+        if isinstance(error, DivergedError) or (trial.is_pruned and type(error).__name__ == "TrialPruned"):
+            why = f"{error} (limits.diverged)" if isinstance(error, DivergedError) else ""
+            self._add_pruned(trial, why, started_at, wall_time_s)
+            self._renew(trial)
+            return
+        if self._job.was_signalled(killed_by(error), wall_time_s):
             self._send_interrupted()
             raise SystemExit(0) from None
         cause, of_device = cause_of(error, memory_is_limited=self._is_limited, uses_gpu=self._uses_gpu)
@@ -262,13 +273,30 @@ class _Loop:
             self._send_gathered()
             raise SystemExit(0) from None
 
+    def _renew(self, trial: Trial) -> None:
+        """End the process if the frames of an exception may hold memory on the device, or connections."""
+        if trial.team is not None or self._uses_gpu:
+            self._send_gathered()
+            raise SystemExit(0) from None
+
+    def _add_pruned(self, trial: Trial, message: str, started_at: float, wall_time_s: float) -> None:
+        """Add the end of a hopeless trial, whose metrics are its last reports."""
+        self._gathered.add_pruned(
+            trial.number, trial.attempt, started_at, wall_time_s, trial.last_reported,
+            message or trial.notice or trial.names.notice, trial.last_step,
+        )  # fmt: skip
+        self._gathered.note_energy(self._meter.energy_j)
+
     def _on_returned(
         self, trial: Trial, metrics: dict[str, float], odd: str, started_at: float, wall_time_s: float
     ) -> bool:
         """Add a result; False if the trial was interrupted, so that its result may be incomplete."""
         handled = self._restore(wall_time_s)
         trial.flush()
-        if trial.told_to_stop or self._may_be_cut_short(handled, wall_time_s):
+        if trial.is_pruned:
+            self._add_pruned(trial, "", started_at, wall_time_s)
+            return True
+        if trial.told_to_stop or self._job.may_cut_short(wall_time_s, handled=handled):
             self._send_interrupted()
             return False
         metrics = trial.last_reported | metrics
@@ -294,27 +322,6 @@ class _Loop:
             self._send_gathered()
             raise SystemExit(0)
 
-    def _trial(
-        self, number: int, attempt: int, repeat: int, params: dict[str, Value], team: Team | None
-    ) -> Trial:
-        is_lead = team is None or team.rank == 0
-        return Trial(
-            number,
-            params,
-            sweep_seed=self._spec.seed,
-            device=self._device.name,
-            cores=self._cores,
-            folder=self._trials_folder,
-            send=partial(self._send_reports, number, attempt) if is_lead else _drop_curves,
-            stop_asked=self._stop_asked,
-            note_report=self._note_report,
-            unsent=self._page.unsent if is_lead else None,
-            attempt=attempt,
-            repeat=repeat,
-            team=team,
-            objectives=self._objectives,
-        )
-
     def _restore(self, wall_time_s: float) -> bool:
         """Restore the state before the first trial; True if the trial has handled signals."""
         if self._start is None:
@@ -326,26 +333,9 @@ class _Loop:
             self._is_unrestorable = True
             return True
 
-    def _was_job_signalled(self, number: int, wall_time_s: float) -> bool:
-        """Whether the whole job was signalled during a trial that ended by this signal or by none."""
-        started_ns = self._page.started_ns
-        is_sent = number in (*JOB_SIGNALS, signal.SIGKILL) or has_survived_since(started_ns)
-        # The fork server may receive it last; the wait may take up to a tenth of the trial's time.
-        within_s = delivery_s()
-        return self._signals.await_any(started_ns, within_s if is_sent else min(within_s, wall_time_s / 10))
-
-    def _may_be_cut_short(self, handled: bool, wall_time_s: float) -> bool:
-        """Whether a signal to the whole job may have made a trial return too early."""
-        if self._runs_here:
-            return handled and self._was_job_signalled(0, wall_time_s)
-        return self._signals.any_since(self._page.started_ns)
-
     def _send_interrupted(self) -> None:
         self._send_gathered()
         self._line.send(INTERRUPTED, first=self._next)
-
-    def _stop_asked(self) -> bool:
-        return self._page.stop_asked
 
     def _send_reports(self, number: int, attempt: int, curves: dict[str, Curve]) -> None:
         body = encode(ReportBlock(self._worker, number, attempt, curves, self._reports_sent))
@@ -368,23 +358,3 @@ def _call(run: Callable[[Trial], Any], trial: Trial) -> Any:
         if leaving.code in (None, 0):
             return None
         raise
-
-
-def load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[Trial], Any]:
-    """Load the workload; if that fails, return a function that raises the error in every trial."""
-    try:
-        if isinstance(spec.workload, CommandWorkload):
-            return make_run(spec.workload, spec.folder, outputs, signals, spec.limits)
-        return load_function(spec)
-    except BaseException as error:
-        problem, where = error, error.__traceback__
-
-    def fail(trial: Trial) -> None:
-        # Without this, each raise would extend the traceback of the one before.
-        raise problem.with_traceback(where)
-
-    return fail
-
-
-def _drop_curves(curves: dict[str, Curve]) -> None:
-    """Drop the curves: a trial's curves are those of its rank 0."""

@@ -17,10 +17,12 @@ from mpisweep.processes.unsent import Unsent
 from mpisweep.records import FailureCause, Value
 from mpisweep.workloads.report import whole_step
 
-__all__ = ["CHECKPOINT", "Trial", "TrialFailedError", "remove_checkpoint", "trial_seed"]
+__all__ = ["CHECKPOINT", "DivergedError", "Trial", "TrialFailedError", "remove_checkpoint", "trial_seed"]
 
 #: How often the reports of a running trial are sent, in seconds; viewers see them with this delay.
 _FLUSH_S = 0.5
+#: The same if a pruner waits for them.
+_FLUSH_FOR_PRUNER_S = 0.1
 
 
 #: File in the trial's folder in which a built-in workload saves an unfinished trial.
@@ -60,6 +62,13 @@ class TrialFailedError(Exception):
         self.cause = cause
         self.details = details
         self.killed_by = killed_by
+
+
+class DivergedError(BaseException):
+    """A report of an objective that is NaN or infinite ends the trial; the message says which.
+
+    Not an Exception, so that a workload's own handlers let it pass.
+    """
 
 
 class Trial:
@@ -104,6 +113,8 @@ class Trial:
         repeat: int = 0,
         team: Team | None = None,
         objectives: Sequence[str] = (),
+        is_pruned: Callable[[], bool] | None = None,
+        ends_diverged: bool = False,
     ) -> None:
         self.number = number
         self.attempt = attempt
@@ -122,13 +133,23 @@ class Trial:
         #: Memory for unsent reports, which survives a kill of the trial.
         self._unsent = unsent
         self._started = time.monotonic()
-        self._flush_at = _FLUSH_S
+        #: Whether a pruner has found the trial hopeless; None if the sweep has none.
+        self._asked_by_pruner = is_pruned
+        self._flush_s = _FLUSH_S if is_pruned is None else _FLUSH_FOR_PRUNER_S
+        self._flush_at = self._flush_s if is_pruned is None else 0.0
         self._curves: dict[str, Curve] = {}
         #: The stored names of metrics, reported or returned.
         self.names = MetricNames(objectives)
         #: Final values so far: the last report of each metric.
         self._last: dict[str, float] = {}
+        self._objectives = objectives
+        #: Whether a report of an objective that is not finite ends the trial.
+        self._ends_diverged = ends_diverged
+        #: Step of the last report of an objective; -1 before.
+        self.last_step = -1
         self._told_to_stop = False
+        #: Whether the trial returns because it is hopeless.
+        self.is_pruned = False
         #: The message of a trial that is complete; usually empty.
         self.notice = ""
 
@@ -158,6 +179,7 @@ class Trial:
 
         Raises:
             TypeError: when the step is not an integer.
+            DivergedError: when the objective is not finite, and ``limits.diverged`` is ``stop``.
         """
         self.add(step, metrics)
 
@@ -194,18 +216,32 @@ class Trial:
                 self._flush_at = now
         if self._note_report is not None:
             self._note_report()
+        for name in self._objectives if self._ends_diverged else ():
+            if name in metrics and not math.isfinite(value := curves[name].value[-1]):
+                raise DivergedError(f"diverged: {name} is {value} at step {step}")
         if now >= self._flush_at:
             self.flush()
 
     def should_stop(self) -> bool:
-        """Whether the trial must save its state and return, because the sweep is being stopped."""
+        """Whether the trial must return now.
+
+        Either its curve is hopeless, and it ends as pruned with its reports so far; or the sweep is being
+        stopped, and it should save its state, because it runs again.
+        """
         if self._stop_asked():
             self._told_to_stop = True
-        return self._told_to_stop
+        return self.ask_pruner() or self._told_to_stop
 
-    def stop(self) -> None:
-        """Record that the trial returns because one of its ranks has to stop: it has no result."""
+    def ask_pruner(self) -> bool:
+        """Whether the trial must return now because its curve is hopeless."""
+        if self._asked_by_pruner is not None and self._asked_by_pruner():
+            self.is_pruned = self._told_to_stop = True
+        return self.is_pruned
+
+    def stop(self, *, is_pruned: bool = False) -> None:
+        """Record that the trial returns because one of its ranks has to stop."""
         self._told_to_stop = True
+        self.is_pruned = self.is_pruned or is_pruned
 
     def flush_if_due(self) -> None:
         """Call :meth:`flush` if it is due, for a workload that reports nothing for a while."""
@@ -214,13 +250,15 @@ class Trial:
 
     def flush(self) -> None:
         """Send the reports since the last flush; called automatically twice a second and at the end."""
-        self._flush_at = time.monotonic() - self._started + _FLUSH_S
+        self._flush_at = time.monotonic() - self._started + self._flush_s
         curves = {name: curve for name, curve in self._curves.items() if curve.step}
         if not curves:
             return
         self._curves = {}
         for name, curve in curves.items():
             self._last[name] = curve.value[-1]
+            if name in self._objectives:
+                self.last_step = curve.step[-1]
         self._send(curves)
 
     @property

@@ -104,7 +104,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
         "started_at": _list_of(_is_number), "wall_time_s": _list_of(_is_number),
         "metrics": _dict_of(_list_of(_or_none(_is_number))),
         "causes": _list_of(_one_of(*map(int, FailureCause))), "messages": _list_of(_is_text),
-        "warm": _is_flag, "energy_j": _list_of(_or_none(_is_number)),
+        "warm": _is_flag, "energy_j": _list_of(_or_none(_is_number)), "pruned_at": _list_of(_is_int),
     },
     "unfinished": {
         "worker": _is_count, "numbers": _list_of(_is_count), "attempts": _list_of(_is_count),
@@ -136,7 +136,7 @@ def _lengths_agree(record: Record) -> bool:
     columns = [getattr(record, name, numbers) for name in ("attempts", "states", "started_at", "wall_time_s")]
     columns += getattr(record, "metrics", {}).values()
     columns += [c for c in getattr(record, "parameters", {}).values() if isinstance(c, list)]
-    optional = ("causes", "messages", "energy_j", "configurations", "repeats")
+    optional = ("causes", "messages", "energy_j", "pruned_at", "configurations", "repeats")
     columns += [column for name in optional if (column := getattr(record, name, None))]
     if record.kind == "trials" and numbers != list(range(numbers[0], numbers[0] + count) if numbers else []):
         return False

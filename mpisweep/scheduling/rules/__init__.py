@@ -13,6 +13,7 @@ keeping         starting trials of several ranks, and keeping slots for the next
 handout         which trial goes to which slot next
 leases          grants, revocations, and requests for more trials
 learning        durations and new trials, learned from results
+pruning         trials that a pruner finds hopeless
 withholding     trials that may need too much memory, and trials that ran out of it
 blame           quarantine of devices that cause failures
 several_ranks   the end of a trial of several ranks

@@ -17,7 +17,7 @@ from mpisweep.scheduling.rules.learning import observe
 from mpisweep.scheduling.rules.retries import wait_again
 from mpisweep.scheduling.rules.several_ranks import on_rank_ended, on_rank_left
 from mpisweep.scheduling.rules.withholding import learn_memory
-from mpisweep.scheduling.trials import FAILED
+from mpisweep.scheduling.trials import FAILED, PRUNED
 
 __all__ = ["on_trials_ended", "on_trials_reclaimed", "requeue"]
 
@@ -55,8 +55,8 @@ def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
         block, decisions = learn_memory(core, (slot,), block)
         if not block.numbers:
             return decisions
-    # Trials of a batch are too short to measure a device.
-    if len(block.numbers) == 1:
+    # Trials of a batch are too short to measure a device, and a pruned one takes less than expected.
+    if len(block.numbers) == 1 and block.states[0] != PRUNED:
         decisions += note_slowness(core, slot, block.numbers[0], block.wall_time_s[0])
     observe(core, block)
     if core.search is not None:

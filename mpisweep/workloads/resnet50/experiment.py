@@ -51,7 +51,7 @@ from mpisweep.workloads.resnet50.stepping import (
     capture_cuda_graph,
 )
 from mpisweep.workloads.resnet50.validation import Validation
-from mpisweep.workloads.trial import remove_checkpoint
+from mpisweep.workloads.trial import DivergedError, remove_checkpoint
 
 if TYPE_CHECKING:
     from mpisweep.workloads.trial import Trial
@@ -72,6 +72,7 @@ def run(trial: Trial) -> dict[str, float]:
 
     Raises:
         DataError: when the data is missing.
+        DivergedError: when the objective was not finite; see ``limits.diverged``.
         torch.OutOfMemoryError: when the batch does not fit; the device's memory is free again by then.
     """
     device = torch.device(trial.device)
@@ -81,11 +82,11 @@ def run(trial: Trial) -> dict[str, float]:
         metrics = _Experiment(trial, device, ranks).run()
         # Not after a failure: it may wait for other ranks, and this process ends anyway.
         ranks.leave()
-        if metrics:
+        if metrics or trial.is_pruned:
             _forget_checkpoint(trial)
         return metrics
-    except Exception as error:
-        # A failed trial is not resumed.
+    except (Exception, DivergedError) as error:
+        # A failed or hopeless trial is not resumed.
         _forget_checkpoint(trial)
         # The frames of the traceback hold model and batch: free them for the next trial.
         seen: BaseException | None = error
@@ -144,7 +145,7 @@ class _Experiment:
         self._unread = 0
 
     def run(self) -> dict[str, float]:
-        """Train to the end, or until the sweep is stopped; then the trial is interrupted."""
+        """Train to the end, or until the trial is interrupted or pruned; then it has no metrics."""
         budget, history, clock, ranks = self._budget, self._history, self._clock, self._ranks
         step: Step = self._train
         number, setup_time = self._done, 0.0
@@ -184,6 +185,10 @@ class _Experiment:
             if validates and not stop:
                 self._validate(number)
                 is_over = is_over or budget.is_over(history)
+            if stop and ranks.any(self._trial.is_pruned):
+                self._read()
+                self._trial.stop(is_pruned=True)
+                return {}
             if stop or (saves and not is_over):
                 self._save(number)
             if stop:

@@ -1,0 +1,32 @@
+"""Load a workload of any kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mpisweep.processes.shared_page import SignalPage
+from mpisweep.spec import Spec
+from mpisweep.spec.commandline import CommandWorkload
+from mpisweep.workloads.command import make_run
+from mpisweep.workloads.function import load_function
+from mpisweep.workloads.trial import Trial
+
+__all__ = ["load_or_report"]
+
+
+def load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[Trial], Any]:
+    """Load the workload; if that fails, return a function that raises the error in every trial."""
+    try:
+        if isinstance(spec.workload, CommandWorkload):
+            return make_run(spec.workload, spec.folder, outputs, signals, spec.limits)
+        return load_function(spec)
+    except BaseException as error:
+        problem, where = error, error.__traceback__
+
+    def fail(trial: Trial) -> None:
+        # Without this, each raise would extend the traceback of the one before.
+        raise problem.with_traceback(where)
+
+    return fail
