@@ -40,25 +40,10 @@ from typing import Any, ClassVar
 from mpisweep.records import Value
 
 __all__ = [
-    "AssignedBlock",
-    "BlockError",
-    "CheckedRecord",
-    "ClosedRecord",
-    "Curve",
-    "EndedBlock",
-    "ImportedBlock",
-    "InfeasibleBlock",
-    "JoinedRecord",
-    "LeftRecord",
-    "QuarantineRecord",
-    "Record",
-    "ReportBlock",
-    "RunRecord",
-    "TrialsBlock",
-    "UnfinishedBlock",
-    "decode",
-    "encode",
-]
+    "AssignedBlock", "BlockError", "CheckedRecord", "ClosedRecord", "Curve", "EndedBlock", "ImportedBlock",
+    "InfeasibleBlock", "JoinedRecord", "LeftRecord", "QuarantineRecord", "Record", "ReportBlock",
+    "RunRecord", "TrialsBlock", "UnfinishedBlock", "decode", "encode",
+]  # fmt: skip
 
 
 class BlockError(ValueError):
