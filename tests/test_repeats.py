@@ -221,7 +221,7 @@ def test_of_several_objectives_each_has_its_mean_over_the_repeats_in_which_all_a
     told = MeanOfRepeats([0, 0, 0], 3)
     assert told.note(0, [1.0, 10.0]) is None
     assert told.note(1, [2.0, None]) is None
-    assert told.note(2, [3.0, 30.0]) == (0, [2.0, 20.0])
+    assert told.note(2, [3.0, 30.0]) == (0, [2.0, 20.0], -1)
 
 
 def test_every_proposal_is_run_as_often_as_the_sweep_wants_and_no_more_are_asked_for():
