@@ -84,7 +84,10 @@ class History:
         return loss_and_time(configuration) if len(self.directions) == 2 else [loss(configuration)]
 
     def end(self, *numbers: int, failed: bool = False, pruned_at: int = -1) -> None:
-        told = [Told(n, None if failed else self.outcome(self.configurations[n]), pruned_at) for n in numbers]
+        nothing = None if pruned_at < 0 else [None] * len(self.directions)
+        told = [
+            Told(n, nothing if failed else self.outcome(self.configurations[n]), pruned_at) for n in numbers
+        ]
         self.ends += told
         self.proposer.tell(told)
 

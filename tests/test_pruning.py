@@ -493,7 +493,7 @@ def test_a_sampler_is_told_pruned_trials_as_optuna_s_own_study_would_tell_it(dir
         "m:f", ["x=0.0:1.0"], options={"search": "random", "trials": 9}, folder=Path()
     ).space
     configurations = [{"x": number / 40} for number in range(40)]
-    ends = [End(n, None if n == 7 else [(n % 9) / 10], -1 if n % 3 == 0 else n % 4) for n in range(40)]
+    ends = [End(n, [None if n == 7 else (n % 9) / 10], -1 if n % 3 == 0 else n % 4) for n in range(40)]
     ours = Proposer(space, SAMPLERS["tpe"], 3, [direction], Past(configurations, {}, ends))
     later = Proposer(space, SAMPLERS["tpe"], 3, [direction], Past(configurations, {}, []))
     later.tell(ends)

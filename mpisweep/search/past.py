@@ -22,7 +22,7 @@ class End:
     """The end of a trial.
 
     Attributes:
-        outcome: its objectives.
+        outcome: its objectives; a pruned trial has them all, as None if missing.
         pruned_at: the step of its last report if it was pruned, else -1.
     """
 
@@ -45,7 +45,7 @@ class End:
 
     @property
     def _has_one(self) -> bool:
-        return self.outcome is None or len(self.outcome) == 1
+        return self.outcome is not None and len(self.outcome) == 1
 
     @property
     def reports(self) -> dict[int, float]:
