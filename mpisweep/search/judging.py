@@ -6,7 +6,8 @@ decisions are those of Optuna's own study with the same pruner, for the same rep
 
 What happened before is added in the order of time.  The reports of running trials are judged again, each by
 what had ended by then: some may not have been judged before.  Those of ended trials are judged again only if
-the pruner keeps something from each decision.
+the pruner keeps something from each decision.  Reports of earlier attempts are not known any more, so that
+decisions that followed from them may come out otherwise.
 
 As in Optuna, a report for a step that has one does not count, nor one with a negative step, and a complete
 trial without a number as its objective does not take part.  Imports Optuna.

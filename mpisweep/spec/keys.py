@@ -49,13 +49,11 @@ SEARCH_NAMES = tuple(BUILT_IN[SEARCHES])
 
 #: The searches that add trials as results come in, and end by themselves.
 ADDING = ("largest_batch", "batch_size")
-#: The searches that propose configurations while the sweep runs; with the former, all that choose trials by
-#: earlier results.
+#: The searches that propose while the sweep runs; with the former, all that choose by earlier results.
 LEARNING = ("tpe", "gp", "cmaes", "nsga2", OPTUNA)
 ADAPTIVE = (*ADDING, *LEARNING)
 #: Searches and samplers that see no trials but those of their own generations.
 GENERATIONAL = ("nsga2", "NSGAIISampler", "NSGAIIISampler")
-
 #: Pruners with options that suit many sweeps; see :mod:`mpisweep.search.pruning`.
 PRUNER_NAMES = ("median", "percentile", "asha", "hyperband", "patient", "threshold")
 
@@ -67,9 +65,8 @@ FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
 Kind = Literal[
     "text", "name", "choice", "integer", "number", "flag", "duration", "size", "devices", "table",
     # Parsed where they are used; listed here for the documentation and the schema.
-    "texts", "choices",
-    "workload", "command", "template", "variables", "values", "value", "conditions", "groups", "points",
-    "repeats", "imports",
+    "texts", "choices", "workload", "command", "template", "variables", "values", "value", "conditions",
+    "groups", "points", "repeats", "imports",
 ]  # fmt: skip
 
 
@@ -215,9 +212,8 @@ KEYS: tuple[Key, ...] = (
         "`{ sampler = \"TPESampler\", multivariate = true }`",
         values=tuple(name for name in SEARCH_NAMES if name != OPTUNA)),
     Key("", "prune", "choice", None,
-        "which trials end early because their curve is hopeless, as `pruned`; or a pruner of Optuna with its "
-        "options: `{ pruner = \"PatientPruner\", patience = 5, wrapped_pruner = \"median\" }`; see "
-        "[pruning](pruning.md)",
+        "which trials end early because their curve is hopeless; or a pruner of Optuna with its options: "
+        "`{ pruner = \"PatientPruner\", wrapped_pruner = \"median\" }`; see [pruning](pruning.md)",
         values=PRUNER_NAMES, usual="none: every trial runs to its end"),
     Key("", "trials", "integer", None,
         "number of configurations to sample, at most with `batch_size`; may grow when the sweep is resumed; "
