@@ -31,6 +31,7 @@ ALLOWED = {
     "blocks": {"records"},
     "progress": {"records", "spec"},
     "messages": {"records"},
+    "statistics": set(),
     "spec": {"plugins", "processes.kernel", "records"},
     "search": {"spec", "plugins", "trend", "blocks", "pareto", "records"},
     "scheduling": set(),
@@ -252,6 +253,7 @@ ALLOWED = {
         ),
         "results",
         "spec",
+        "blocks",
         "records",
     },
     "results.comparison": {"results.load", "blocks", "records"},
@@ -353,6 +355,7 @@ ALLOWED = {
             )
         ),
         "results",
+        "statistics",
         "progress",
         "spec",
         "records",
@@ -391,7 +394,12 @@ ONE_IMPORTER = {
         f"views/figures/{name}.py"
         for name in ("batch_sizes", "curves", "front", "metric", "scaling", "style", "timeline", "total")
     },
-    "scipy": {"results/criticality.py", "search/racing.py", "search/sobol.py"},
+    "scipy": {
+        "results/criticality.py",
+        "search/racing.py",
+        "search/sobol.py",
+        *(f"statistics/{name}.py" for name in ("best_set", "means", "noise", "trend")),
+    },
     "optuna": {
         *(
             f"search/{name}.py"

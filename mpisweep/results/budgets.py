@@ -31,7 +31,7 @@ from mpisweep.results.state import SweepState
 from mpisweep.spec import Spec, parse_duration
 from mpisweep.spec.units import number_text
 
-__all__ = ["AT_METRICS", "Budget", "Progress", "parse_budget", "progress_of", "state_at"]
+__all__ = ["AT_METRICS", "NO_PROGRESS", "Budget", "Progress", "parse_budget", "progress_of", "state_at"]
 
 Floats = NDArray[np.float64]
 
@@ -109,6 +109,10 @@ class Progress(NamedTuple):
     seconds: Floats
 
 
+#: Of a trial that has not reported a metric.
+NO_PROGRESS = Progress(np.empty(0), np.empty(0), np.empty(0))
+
+
 class _Scale(NamedTuple):
     """What a trial has used after some numbers of steps; both increase."""
 
@@ -150,28 +154,40 @@ class _Trial:
         self._samples_per_step = samples_per_step
         first = min((curve.step[0] for curve in self._curves.values()), default=1)
         self._offset = 1 if first == 0 else 0
-        self._longest = max(self._curves.values(), key=lambda curve: len(curve.step), default=None)
+        self._steps = {name: self._steps_of(curve) for name, curve in self._curves.items()}
+        self._longest = max(self._curves, key=lambda name: len(self._curves[name].step), default=None)
+        self._scales = {axis: self._scale(axis) for axis in _AXES}
 
-    def steps_of(self, curve: Curve) -> Floats:
-        """Steps done at each report."""
-        steps = np.array(curve.step, dtype=np.float64) + self._offset
-        return np.asarray(np.maximum.accumulate(steps) if len(steps) else steps)
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that have been reported."""
+        return tuple(self._curves)
+
+    def steps(self, metric: str) -> Floats:
+        """Steps done at each report of a metric; empty if there is none."""
+        return self._steps.get(metric, np.empty(0))
 
     def scale(self, axis: str) -> _Scale | None:
         """What was used of a budget by the steps done; None if unknown."""
+        return self._scales[axis]
+
+    def _steps_of(self, curve: Curve) -> Floats:
+        steps = np.array(curve.step, dtype=np.float64) + self._offset
+        return np.asarray(np.maximum.accumulate(steps))
+
+    def _scale(self, axis: str) -> _Scale | None:
         if self._longest is None:
             return None
         if axis == "seconds":
-            reported = self._curves.get(_TRAIN_TIME)
-            used = np.array(self._longest.time if reported is None else reported.value)
-            return _scale(self.steps_of(self._longest if reported is None else reported), used)
+            name = _TRAIN_TIME if _TRAIN_TIME in self._curves else self._longest
+            curve = self._curves[name]
+            return _scale(self._steps[name], np.array(curve.value if name == _TRAIN_TIME else curve.time))
         if axis == "samples" and _SAMPLES in self._curves:
-            reported = self._curves[_SAMPLES]
-            return _scale(self.steps_of(reported), np.array(reported.value))
+            return _scale(self._steps[_SAMPLES], np.array(self._curves[_SAMPLES].value))
         per_step = self._samples_per_step if axis == "samples" else 1.0
         if per_step is None:
             return None
-        last = max(float(self.steps_of(curve)[-1]) for curve in self._curves.values())
+        last = max(float(steps[-1]) for steps in self._steps.values())
         steps = np.arange(1.0, last + 1) if last < 2 else np.array([1.0, last])
         return _Scale(steps, steps * per_step)
 
@@ -180,7 +196,7 @@ class _Trial:
         curve = self._curves.get(name)
         if curve is None or math.isnan(steps):
             return math.nan
-        count = int(np.searchsorted(self.steps_of(curve), steps, side="right"))
+        count = int(np.searchsorted(self._steps[name], steps, side="right"))
         if not count:
             return math.nan
         values = np.array(curve.value[:count])
@@ -195,15 +211,18 @@ def _scale(steps: Floats, used: Floats) -> _Scale:
     return _Scale(steps[known], np.maximum.accumulate(used[known]) if known.any() else used[known])
 
 
-def progress_of(state: SweepState, spec: Spec, number: int, metric: str) -> Progress:
-    """How far a trial was at each report of a metric."""
+def progress_of(state: SweepState, spec: Spec, number: int) -> dict[str, Progress]:
+    """How far a trial was at each report, by metric; the trial's curves are read once."""
     trial = _Trial(_curves(state, number), _samples_per_step(state, spec, number))
-    steps = trial.steps_of(state.curve(number, metric))
-    samples, seconds = (
-        np.full(len(steps), np.nan) if scale is None else scale.used_after(steps)
-        for scale in (trial.scale("samples"), trial.scale("seconds"))
-    )
-    return Progress(steps, samples, seconds)
+    found: dict[str, Progress] = {}
+    for metric in trial.metrics:
+        steps = trial.steps(metric)
+        samples, seconds = (
+            np.full(len(steps), np.nan) if scale is None else scale.used_after(steps)
+            for scale in (trial.scale("samples"), trial.scale("seconds"))
+        )
+        found[metric] = Progress(steps, samples, seconds)
+    return found
 
 
 def state_at(state: SweepState, spec: Spec, budget: Budget) -> SweepState:

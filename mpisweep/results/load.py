@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mpisweep.blocks import Curve
 from mpisweep.records import Direction, EndReason, Objective, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.batch_sizes import SizeReadings
-from mpisweep.results.budgets import Budget, Progress, progress_of, state_at
+from mpisweep.results.budgets import NO_PROGRESS, Budget, Progress, progress_of, state_at
 from mpisweep.results.device_time import device_seconds
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
@@ -174,17 +175,16 @@ class Sweep(SweepTables, SizeReadings):
             raise KeyError(f"there is no curve of {metric!r}; {nearest(metric, self._state.curve_names)}")
         if not 0 <= number < len(self.trials):
             raise IndexError(f"there is no trial {number}; the last is {len(self.trials) - 1}")
-        curve = self._state.curve(number, metric)
-        return CurveArrays(
-            np.array(curve.step, dtype=np.int64),
-            np.array(curve.value, dtype=np.float64),
-            np.array(curve.time, dtype=np.float64),
-        )
+        return _arrays(self._state.curve(number, metric))
 
     def progress(self, number: int, metric: str) -> Progress:
         """Steps, samples and seconds that a trial had used at each report of a metric."""
         self.curve(number, metric)  # checks both
-        return progress_of(self._state, self.spec, number, metric)
+        return self.progress_by_metric(number).get(metric, NO_PROGRESS)
+
+    def progress_by_metric(self, number: int) -> dict[str, Progress]:
+        """:meth:`progress` of all metrics that a trial has reported, with its curves read once."""
+        return progress_of(self._state, self.spec, number)
 
     def at(
         self, *, step: float | None = None, samples: float | None = None, seconds: float | None = None
@@ -275,6 +275,14 @@ class Sweep(SweepTables, SizeReadings):
             column = self._metric_columns[name] = _free_name(name, "metric_", columns)
             columns[column] = np.array(numbers, dtype=np.float64)
         return structured(columns, state.count)
+
+
+def _arrays(curve: Curve) -> CurveArrays:
+    return CurveArrays(
+        np.array(curve.step, dtype=np.int64),
+        np.array(curve.value, dtype=np.float64),
+        np.array(curve.time, dtype=np.float64),
+    )
 
 
 def trials_to_come(sweep: Sweep) -> int:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
-from mpisweep.results.load import Sweep
+from mpisweep.results.load import CurveArrays, Sweep
 from mpisweep.views.wording import units
 
 __all__ = ["FORMATS", "write_csv", "write_json"]
@@ -25,8 +25,7 @@ def write_csv(sweep: Sweep, out: TextIO, *, curves: bool = False) -> None:
     if curves:
         _write_row(out, ("number", "metric", "step", "time", "value", "samples"))
         for number in range(len(sweep.trials)):
-            for metric in sweep.curve_names:
-                curve, samples = sweep.curve(number, metric), sweep.progress(number, metric).samples
+            for metric, curve, samples in _curves(sweep, number):
                 for step, time_s, value, used in zip(
                     curve.step, curve.time, curve.value, samples, strict=True
                 ):
@@ -72,16 +71,21 @@ def _rows(sweep: Sweep) -> Iterator[Sequence[Any]]:
     return (row.item() for row in sweep.trials)
 
 
+def _curves(sweep: Sweep, number: int) -> Iterator[tuple[str, CurveArrays, Any]]:
+    """The curves of one trial: metric, curve, and the samples used at each report."""
+    progress = sweep.progress_by_metric(number)
+    for metric in (metric for metric in sweep.curve_names if metric in progress):
+        yield metric, sweep.curve(number, metric), progress[metric].samples
+
+
 def _json_curves(sweep: Sweep, number: int) -> dict[str, dict[str, list[Any]]]:
-    curves: dict[str, dict[str, list[Any]]] = {}
-    for metric in sweep.curve_names:
-        curve = sweep.curve(number, metric)
-        if len(curve.value):
-            columns = curve._asdict() | {"samples": sweep.progress(number, metric).samples}
-            curves[metric] = {
-                name: [_json_value(value) for value in column.tolist()] for name, column in columns.items()
-            }
-    return curves
+    return {
+        metric: {
+            name: [_json_value(value) for value in column.tolist()]
+            for name, column in (curve._asdict() | {"samples": samples}).items()
+        }
+        for metric, curve, samples in _curves(sweep, number)
+    }
 
 
 def _write_row(out: TextIO, values: Sequence[Any]) -> None:

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mpisweep.results.load import Sweep
 from mpisweep.spec.units import value_text
+from mpisweep.statistics.trend import is_logarithmic
 from mpisweep.views.figures.style import (
     BLUE,
     GREEN,
@@ -21,7 +22,6 @@ from mpisweep.views.figures.style import (
     STYLE,
     FigureError,
     Floats,
-    is_logarithmic,
     label,
     legend,
     plain,

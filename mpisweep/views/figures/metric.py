@@ -16,6 +16,7 @@ from mpisweep.records import FailureCause, TrialState
 from mpisweep.results.load import Sweep
 from mpisweep.results.trial_table import TrialTable, needs_too_much
 from mpisweep.spec.units import number_text
+from mpisweep.statistics.trend import is_logarithmic
 from mpisweep.views.figures.style import (
     BLUE,
     GREEN,
@@ -26,7 +27,6 @@ from mpisweep.views.figures.style import (
     STYLE,
     FigureError,
     Floats,
-    is_logarithmic,
     label,
     legend,
     positions,

@@ -28,7 +28,6 @@ __all__ = [
     "FigureError",
     "Floats",
     "drawn_as_svg",
-    "is_logarithmic",
     "label",
     "legend",
     "plain",
@@ -130,15 +129,6 @@ def legend(figure: Figure, axes: Axes, *, covers: bool = False) -> None:
         )
     else:
         axes.legend(loc="best")
-
-
-def is_logarithmic(values: Floats) -> bool:
-    """Whether a logarithmic axis suits a parameter's values: they grow by ratios."""
-    distinct = np.unique(values)
-    if len(distinct) < 3 or distinct[0] <= 0 or distinct[-1] / distinct[0] < 30:
-        return False
-    gaps = np.diff(distinct)
-    return bool(gaps.max() > 5 * gaps.min()) and bool(np.median(distinct) < 0.25 * distinct[-1])
 
 
 def spans_decades(values: Floats) -> bool:
