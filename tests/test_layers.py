@@ -233,11 +233,13 @@ ALLOWED = {
         "trend",
         "records",
     },
+    "results.configurations": {"results.trial_table", "statistics", "records"},
     "results.load": {
         *(
             f"results.{below}"
             for below in (
                 "batch_sizes",
+                "configurations",
                 "budgets",
                 "device_time",
                 "file",
@@ -347,6 +349,7 @@ ALLOWED = {
                 "budgets",
                 "columns",
                 "comparison",
+                "configurations",
                 "criticality",
                 "holder",
                 "load",
@@ -392,7 +395,17 @@ ONE_IMPORTER = {
     "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},
     "matplotlib": {
         f"views/figures/{name}.py"
-        for name in ("batch_sizes", "curves", "front", "metric", "scaling", "style", "timeline", "total")
+        for name in (
+            "batch_sizes",
+            "certainty",
+            "curves",
+            "front",
+            "metric",
+            "scaling",
+            "style",
+            "timeline",
+            "total",
+        )
     },
     "scipy": {
         "results/criticality.py",

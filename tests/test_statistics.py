@@ -9,11 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from test_results import opening, write_journal
 
+import mpisweep as package
+from mpisweep.blocks import AssignedBlock, EndedBlock, JoinedRecord, TrialsBlock
 from mpisweep.statistics.best_set import best_set, is_worse
 from mpisweep.statistics.means import means_of
 from mpisweep.statistics.noise import noise_of
 from mpisweep.statistics.trend import trend_of
+from mpisweep.views import figures, tables
+from mpisweep.views.findings import findings_of
+from mpisweep.views.html_page import page
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
@@ -326,3 +332,123 @@ def test_no_trend_without_enough_values_and_a_flat_one_without_noise():
     assert flat is not None
     assert flat.in_best_region.all()
     assert flat.mean.tolist() == flat.low.tolist() == [2.5] * 9
+
+
+# ------------------------------------------------------------------------------------- of sweeps
+
+
+def sweep_of(path: Path, losses: np.ndarray, direction: str = "minimize") -> package.Sweep:
+    """A sweep over x = 0, 1, ... with the losses of shape (configurations, repeats); infinity is a failed trial."""
+    count, repeats = losses.shape
+    x = list(range(count)) * repeats
+    spec = (
+        f'name = "s"\nworkload = "m:f"\nobjective = "loss"\ndirection = "{direction}"\nrepeats = {repeats}\n'
+        f"[parameters]\nx = {{ from = 0, to = {count - 1} }}\n"
+    )
+    records: list[object] = [
+        TrialsBlock(
+            list(range(len(x))), {"x": x}, baseline=None, configurations=list(x),
+            repeats=[repeat for repeat in range(repeats) for _ in range(count)],
+        ),
+        JoinedRecord(0, "node", "cpu", 1, 1, 1000.0),
+    ]  # fmt: skip
+    for number, loss in enumerate(losses.T.ravel().tolist()):
+        at = 1001.0 + number
+        bad = np.isinf(loss)
+        records.append(AssignedBlock([[0, 0]], at, [number], [1], {"x": x[number]}))
+        records.append(
+            EndedBlock(
+                0, 0, [number], [1], [4 if bad else 2], [at], [0.5], {"loss": [None if bad else loss]},
+                [1] if bad else [], ["no"] if bad else [],
+            )
+        )  # fmt: skip
+    write_journal(path, records, opening(spec=spec))
+    return package.load(path)
+
+
+def repeated() -> np.ndarray:
+    rng = np.random.default_rng(15)
+    losses = 0.05 * rng.standard_normal((6, 4)) + np.array([0.0, 0.0, 5.0, 9.0])
+    losses += np.array([1.0, 0.0, 0.01, 0.9, 2.0, 3.0])[:, None]
+    losses[0, 1], losses[2, 3] = np.nan, np.inf
+    losses[5] = np.inf
+    return losses
+
+
+def test_the_table_of_configurations_has_means_intervals_and_the_best_set(tmp_path):
+    losses = repeated()
+    table = sweep_of(tmp_path / "s.h5", losses).configurations
+    assert table.names == ("number", "x", "n", "lost", "mean", "spread", "low", "high", "in_best_set")
+    assert table["n"].tolist() == [3, 4, 3, 4, 4, 0]
+    assert table["lost"].tolist() == [1, 0, 1, 0, 0, 4]
+    assert table["in_best_set"].tolist() == [False, True, True, False, False, False]
+    assert table["mean"][1] == pytest.approx(losses[1].mean())
+    assert table["spread"][1] == pytest.approx(losses[1].std(ddof=1))
+    assert table["low"][1] < table["mean"][1] < table["high"][1]
+    assert repr(table).splitlines()[0].split() == list(table.names)
+    assert len(table[table["in_best_set"]]) == 2
+
+
+def test_the_table_of_configurations_has_a_row_for_those_without_result(tmp_path):
+    table = sweep_of(tmp_path / "s.h5", np.full((3, 2), np.inf)).configurations
+    assert (len(table), table["n"].sum(), table["in_best_set"].any()) == (3, 0, False)
+
+
+def test_top_ranks_configurations_by_their_mean_and_says_which_cannot_be_told_apart(tmp_path, capsys):
+    sweep = sweep_of(tmp_path / "s.h5", repeated())
+    table = tables.top_table(sweep, 3)
+    assert table.header == (
+        "", "x", "mean loss", "± 95%", "runs", "in best set", "mean time [s]", "configuration",
+    )  # fmt: skip
+    # By the plain mean the second would be first: it lacks its unlucky seed.
+    assert [(row.parameters, row.runs, row.in_best_set) for row in table.rows] == [
+        (("1",), 4, True), (("2",), 3, True), (("3",), 4, False),
+    ]  # fmt: skip
+    tables.print_top(table)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "best configurations by smallest mean loss" in printed
+    assert "1 of the other 4 cannot be told apart from it (95%): x=2" in printed
+    assert "1 completed trial has no finite loss" in printed
+    upwards = tables.top_table(sweep, 1, "loss", "maximize")
+    assert upwards.rows[0].parameters == ("4",)
+    assert "it is told apart from the other 4 configurations (95%)" in upwards.finding
+
+
+def test_single_runs_have_a_best_region_or_the_statement_that_luck_is_unknown(tmp_path):
+    few = sweep_of(tmp_path / "few.h5", np.array([[3.0], [1.0], [2.0]]))
+    said = tables.top_table(few).finding
+    assert said.startswith("one run each: nothing says how far luck goes")
+    assert "`repeats = 3`" in said
+    assert not tables.top_table(few).is_repeated
+    rng = np.random.default_rng(16)
+    x = np.arange(200)
+    many = sweep_of(tmp_path / "many.h5", ((x - 90) ** 2 / 4000 + 0.1 * rng.standard_normal(200))[:, None])
+    found = findings_of(many)
+    assert found.trend is not None
+    low, high = found.trend.region
+    assert 60 < low < 90 < high < 120
+    assert f"from {low:g} to {high:g} may be" in tables.top_table(many).finding
+    flat = sweep_of(tmp_path / "flat.h5", rng.standard_normal((40, 1)))
+    assert "shows no value to be better than another" in tables.top_table(flat).finding
+
+
+def test_the_figure_draws_means_with_repeats_and_a_trend_without(tmp_path):
+    def labels(sweep: package.Sweep) -> list[str]:
+        figure = figures.draw_metric(sweep, "x", "loss")
+        figures.save(figure, tmp_path / "figure.png")
+        return figure.axes[0].get_legend_handles_labels()[1]
+
+    found = labels(sweep_of(tmp_path / "s.h5", repeated()))
+    assert "not told apart from the best, mean ± 95%" in found
+    assert any(text.startswith("best mean: loss") for text in found)
+    x = np.arange(40)
+    values = ((x - 15) ** 2 / 100 + 0.05 * np.random.default_rng(17).standard_normal(40))[:, None]
+    found = labels(sweep_of(tmp_path / "t.h5", values))
+    assert {"trend", "95% band"} <= set(found)
+    assert any(text.startswith("trend's best: ") for text in found)
+
+
+def test_the_report_says_what_was_found_and_how_sure_it_is(tmp_path):
+    assert "1 of the other 4 cannot be told apart from it (95%): x=2.</p>" in page(
+        sweep_of(tmp_path / "s.h5", repeated())
+    )

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.batch_sizes import SizeReadings
 from mpisweep.results.budgets import NO_PROGRESS, Budget, Progress, progress_of, state_at
 from mpisweep.results.device_time import device_seconds
+from mpisweep.results.configurations import ConfigurationTable, configuration_table
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.shares.merging import read_sweep
@@ -173,8 +175,7 @@ class Sweep(SweepTables, SizeReadings):
         """
         if metric not in self._state.curve_names:
             raise KeyError(f"there is no curve of {metric!r}; {nearest(metric, self._state.curve_names)}")
-        if not 0 <= number < len(self.trials):
-            raise IndexError(f"there is no trial {number}; the last is {len(self.trials) - 1}")
+        _check_number(number, len(self.trials))
         return _arrays(self._state.curve(number, metric))
 
     def progress(self, number: int, metric: str) -> Progress:
@@ -210,14 +211,18 @@ class Sweep(SweepTables, SizeReadings):
         complete = self.trials["state"] == TrialState.COMPLETE.label
         return int(np.isnan(self.trials["at_steps"][complete]).sum()) if self.budget else 0
 
+    @cached_property
+    def configurations(self) -> ConfigurationTable:
+        """One row per configuration, with the mean objective of its repeats and how sure it is."""
+        return _configurations_of(self)
+
     def configuration(self, number: int) -> dict[str, Value]:
         """The searched and fixed parameters of one trial.
 
         Raises:
             IndexError: when there is no such trial.
         """
-        if not 0 <= number < len(self.trials):
-            raise IndexError(f"there is no trial {number}; the last is {len(self.trials) - 1}")
+        _check_number(number, len(self.trials))
         known = ((name, column[number]) for name, column in self._state.parameters.items())
         # Values that the trial does not have, or that were lost to damage, are left out.
         return {name: value for name, value in known if value is not None}
@@ -282,6 +287,21 @@ def _arrays(curve: Curve) -> CurveArrays:
         np.array(curve.step, dtype=np.int64),
         np.array(curve.value, dtype=np.float64),
         np.array(curve.time, dtype=np.float64),
+    )
+
+
+def _check_number(number: int, count: int) -> None:
+    if not 0 <= number < count:
+        raise IndexError(f"there is no trial {number}; the last is {count - 1}")
+
+
+def _configurations_of(sweep: Sweep) -> ConfigurationTable:
+    is_there = sweep.objective in sweep.metrics
+    return configuration_table(
+        sweep.trials,
+        {name: sweep.column(name) for name in sweep.spec.space.names},
+        sweep.metric_column(sweep.objective) if is_there else None,
+        minimize=sweep.direction == Direction.MINIMIZE,
     )
 
 

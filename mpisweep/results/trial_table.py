@@ -15,20 +15,22 @@ from mpisweep.results.state import SweepState
 from mpisweep.spec import nearest
 from mpisweep.spec.units import value_text
 
-__all__ = ["Rows", "TrialTable", "fixed_columns", "needs_too_much", "rows_of", "structured"]
+__all__ = ["Rows", "Table", "TrialTable", "fixed_columns", "needs_too_much", "rows_of", "structured"]
 
 Rows = NDArray[Any]
 #: A longer table prints only its first and last rows.
 _MAX_ROWS = 20
 
 
-class TrialTable:
-    """Trials as a structured array, one row per trial.
+class Table:
+    """A structured array that prints itself.
 
     Indexing is numpy's: a column by name, rows by mask or slice; a single row is a ``numpy.void`` whose
-    fields are the columns.  Columns: those of the file's /trials, then parameters, then metrics.  Its printed
-    form shows the searched parameters and the metrics.
+    fields are the columns.
     """
+
+    #: What a row is, in plural.
+    noun = "rows"
 
     def __init__(self, array: Rows) -> None:
         self.array = array.view(np.dtype((_Row, array.dtype)))
@@ -47,7 +49,7 @@ class TrialTable:
         _check_columns(key, self.names)
         found = self.array[key]
         is_rows = isinstance(found, np.ndarray) and found.dtype.names and not isinstance(key, (str, list))
-        return TrialTable(found) if is_rows else found
+        return type(self)(found) if is_rows else found
 
     def __repr__(self) -> str:
         cells = self._cells()
@@ -68,9 +70,7 @@ class TrialTable:
 
     def _cells(self) -> list[tuple[str, ...]]:
         """The printed cells with a heading; of a long table only the first and last rows."""
-        fixed = [column.name for column in columns_of("trials")]
-        names = ["number", "state", *(name for name in self.names if name not in fixed), "wall_time"]
-        names = [name for name in names if name in self.names]
+        names = self._shown
         many = len(self) > _MAX_ROWS
         chosen = (
             [*range(_MAX_ROWS // 2), *range(len(self) - _MAX_ROWS // 2, len(self))]
@@ -85,7 +85,12 @@ class TrialTable:
         return [tuple(names), *rows]
 
     def _footer(self) -> list[str]:
-        return [f"{len(self):,} trials"] if len(self) > _MAX_ROWS or len(self) == 0 else []
+        return [f"{len(self):,} {self.noun}"] if len(self) > _MAX_ROWS or len(self) == 0 else []
+
+    @property
+    def _shown(self) -> list[str]:
+        """The columns that are printed."""
+        return list(self.names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,6 +106,22 @@ class TrialTable:
         import pandas
 
         return pandas.DataFrame({name: self.array[name] for name in self.names})
+
+
+class TrialTable(Table):
+    """Trials as a structured array, one row per trial.
+
+    Columns: those of the file's /trials, then parameters, then metrics.  Its printed form shows the searched
+    parameters and the metrics.
+    """
+
+    noun = "trials"
+
+    @property
+    def _shown(self) -> list[str]:
+        fixed = [column.name for column in columns_of("trials")]
+        names = ["number", "state", *(name for name in self.names if name not in fixed), "wall_time"]
+        return [name for name in names if name in self.names]
 
 
 class _Row(np.void):  # type: ignore[misc]  # numpy's own record is one too

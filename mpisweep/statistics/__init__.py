@@ -1,4 +1,4 @@
-"""What repeats, or neighbours, allow to be said about configurations; pure, arrays in and records out.
+"""Statistics of repeats and of single runs; pure, arrays in and records out.
 
 ``means`` has the mean of each configuration with its interval, ``best_set`` those that cannot be told apart
 from the best, and ``trend`` a smooth curve through single runs over an ordered parameter.  Every stated

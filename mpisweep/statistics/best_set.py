@@ -91,11 +91,11 @@ def best_set(values: Floats, *, minimize: bool = True, common: bool = True) -> B
 
 
 def is_worse(values: Floats, other: Floats, *, minimize: bool = True, common: bool = True) -> bool:
-    """Whether one configuration is worse than another that was chosen beforehand, two-sided at 95%.
+    """Whether one configuration is worse than another one, two-sided at 95%.
 
     Args:
         values: its runs.
-        other: those of the other one; with `common` in the order of the same seeds.
+        other: those of the other one, chosen beforehand; with `common` in the order of the same seeds.
         minimize: whether a smaller value is better.
         common: whether they share seeds.
     """

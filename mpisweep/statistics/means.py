@@ -41,7 +41,7 @@ class Means:
 
 
 def means_of(values: Floats) -> Means:
-    """Compute the means of `values`, shape (configurations, repeats); what is not finite does not count."""
+    """Compute the means of `values`, shape (configurations, repeats), without NaN and infinity."""
     known = np.isfinite(values)
     count = known.sum(axis=1)
     at_least_1, freedom = np.maximum(count, 1), np.maximum(count - 1, 1)

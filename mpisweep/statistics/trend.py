@@ -201,7 +201,7 @@ def _local(t: Floats, square: Floats, at: Floats) -> Floats:
     if overall == 0:
         return np.ones(len(at))
     order = np.argsort(t, kind="stable")
-    # In cells, so that ten thousand runs cost no more than a hundred.
+    # In cells, so that ten thousand runs take no longer than a hundred.
     cell = np.minimum((t[order] * 200).astype(int), 199)
     count = np.bincount(cell, minlength=200).astype(float)
     total = np.bincount(cell, weights=square[order], minlength=200)

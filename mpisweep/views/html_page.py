@@ -83,10 +83,15 @@ def _table(sweep: Sweep, k: int | None) -> Iterator[str]:
         kind = ' class="baseline"' if cells[0] == "baseline" else ""
         yield f"<tr{kind}>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
     yield "</table>"
-    if table.unreached:
-        yield f"<p>{_text(table.unreached)}</p>"
+    for below in (table.unreached, _sentence(table.finding)):
+        if below:
+            yield f"<p>{_text(below)}</p>"
     if lines := batch_size_lines(sweep):
         yield f"<pre>{_text(chr(10).join(lines))}</pre>"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _figures(sweep: Sweep) -> Iterator[str]:

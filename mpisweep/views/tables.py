@@ -22,6 +22,7 @@ from mpisweep.results.load import Sweep
 from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec.units import number_text, value_text
 from mpisweep.views.console import print_whole
+from mpisweep.views.findings import Findings, findings_of
 from mpisweep.views.wording import at_budget, finite_or_none, not_reached, without_finite
 
 __all__ = [
@@ -42,6 +43,11 @@ class TopRow:
     parameters: tuple[str, ...]
     values: tuple[float, ...]
     wall_time_s: float
+    #: Of a configuration: half the 95% interval of its mean (NaN if unknown), its runs with a finite value,
+    #: and whether it cannot be told apart from the best.
+    half_width: float = math.nan
+    runs: int = 1
+    in_best_set: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +62,38 @@ class TopTable:
     unranked: int = 0
     #: How many trials used less than the budget at which the sweep is read; empty if none did.
     unreached: str = ""
+    #: Whether the rows are configurations, with means over several runs.
+    is_repeated: bool = False
+    #: What was found and how sure it is; may be empty.
+    finding: str = ""
 
     @property
     def header(self) -> tuple[str, ...]:
         """One heading per column."""
+        if self.is_repeated:
+            means = (f"mean {self.metrics[0]}", "± 95%", "runs", "in best set", "mean time [s]")
+            return ("", *self.parameters, *means, "configuration")
         return ("", *self.parameters, *self.metrics, "time [s]", "trial")
 
     def cells(self) -> list[tuple[str, ...]]:
         """The rows as text."""
+        if self.is_repeated:
+            return self._cells_of_configurations()
         columns = [_aligned([row.values[index] for row in self.rows]) for index in range(len(self.metrics))]
         return [
             (row.rank, *row.parameters, *values, _seconds(row.wall_time_s), str(row.number))
             for row, values in zip(self.rows, zip(*columns, strict=True), strict=True)
         ]
+
+    def _cells_of_configurations(self) -> list[tuple[str, ...]]:
+        means = _aligned([row.values[0] for row in self.rows])
+        return [
+            (
+                row.rank, *row.parameters, mean, f"{row.half_width:.2g}" if row.half_width >= 0 else "",
+                str(row.runs), "yes" if row.in_best_set else "no", _seconds(row.wall_time_s), str(row.number),
+            )
+            for row, mean in zip(self.rows, means, strict=True)
+        ]  # fmt: skip
 
 
 def top_table(
@@ -77,6 +102,8 @@ def top_table(
     """Make the table of the best completed trials and the baseline.
 
     Of several objectives it has the front instead of the best.
+
+    If a configuration has several runs, it is that of the best configurations by the mean over them.
 
     Args:
         sweep: from :func:`mpisweep.load`.
@@ -101,12 +128,38 @@ def top_table(
         _refuse_unreported(sweep, complete, metric)
         return TopTable(_title(sweep, metric, wanted), tuple(names), (metric,), ())
     ranked = _ranked(sweep, complete, metric, wanted)
+    found = findings_of(sweep, metric, wanted)
+    if found.is_repeated:
+        return _of_configurations(sweep, tuple(names), found, k)
     rows = [_top_row(sweep, names, [metric], _ordinal(i + 1), row) for i, row in enumerate(ranked[:k])]
     if sweep.baseline is not None:
         rows.append(_top_row(sweep, names, [metric], "baseline", sweep.baseline))
     unranked = max(0, len(complete) - len(ranked) - sweep.unreached)
     return TopTable(
-        _title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows), unranked, not_reached(sweep)
+        _title(sweep, metric, wanted), tuple(names), (metric,), tuple(rows), unranked, not_reached(sweep),
+        finding=found.sentence(sweep),
+    )  # fmt: skip
+
+
+def _of_configurations(sweep: Sweep, names: tuple[str, ...], found: Findings, k: int) -> TopTable:
+    """The best configurations of a sweep with repeats, by the mean over them."""
+    ranks = [(_ordinal(place + 1), row) for place, row in enumerate(found.order()[:k].tolist())]
+    if sweep.baseline is not None:
+        its_own = np.flatnonzero(found.runs.number == sweep.baseline["configuration"])
+        ranks += [("baseline", row) for row in its_own.tolist()]
+    rows = []
+    for rank, row in ranks:
+        values = sweep.configuration(int(found.runs.first[row]))
+        rows.append(TopRow(
+            rank, int(found.runs.number[row]), tuple(value_text(values.get(name, "")) for name in names),
+            (float(found.means.mean[row]),), float(found.runs.wall_time_s[row]),
+            float(found.half_width[row]), int(found.means.count[row]), bool(found.in_best_set[row]),
+        ))  # fmt: skip
+    better = "smallest" if found.minimize else "largest"
+    title = f"{sweep.name}: best configurations by {better} mean {found.metric}{at_budget(sweep)}"
+    unranked = max(0, found.runs.not_finite - sweep.unreached)
+    return TopTable(
+        title, names, (found.metric,), tuple(rows), unranked, not_reached(sweep), True, found.sentence(sweep)
     )
 
 
@@ -184,6 +237,8 @@ def print_top(table: TopTable) -> None:
         console.print(without_finite(table.unranked, metrics), markup=False, highlight=False)
     if table.unreached:
         console.print(table.unreached, markup=False, highlight=False)
+    if table.finding:
+        console.print(table.finding, markup=False, highlight=False)
 
 
 def to_csv(table: TopTable) -> str:

@@ -17,6 +17,7 @@ from mpisweep.results.load import Sweep
 from mpisweep.results.trial_table import TrialTable, needs_too_much
 from mpisweep.spec.units import number_text
 from mpisweep.statistics.trend import is_logarithmic
+from mpisweep.views.figures.certainty import draw_means, draw_trend
 from mpisweep.views.figures.style import (
     BLUE,
     GREEN,
@@ -33,6 +34,7 @@ from mpisweep.views.figures.style import (
     spans_decades,
     words,
 )
+from mpisweep.views.findings import findings_of
 from mpisweep.views.wording import at_budget, units
 
 __all__ = ["Series", "draw_metric", "first_parameter", "metric_series"]
@@ -143,26 +145,37 @@ def first_parameter(sweep: Sweep) -> str:
 def draw_metric(sweep: Sweep, parameter: str, metric: str) -> Figure:
     """Draw a metric vs. a parameter, with best, baseline and failed trials marked."""
     series = metric_series(sweep, parameter, metric)
+    found = findings_of(sweep, metric) if len(series.x) else None
+    is_repeated = found is not None and found.is_repeated
     with mpl.rc_context(STYLE):
         figure = Figure()
         axes = figure.add_subplot()
         count = len(series.x)
-        if not series.categories and len(set(series.x)) == count <= POINTS_JOINED:
+        has_trend = found is not None and found.trend is not None and found.parameter == parameter
+        if not series.categories and not has_trend and len(set(series.x)) == count <= POINTS_JOINED:
             axes.plot(series.x, series.y, color=BLUE, linewidth=0.8, alpha=0.45, zorder=2)
         size = 4.5 if count <= 150 else 2.5 if count <= POINTS_JOINED else 1.2
-        if count:
-            axes.plot(series.x, series.y, "o", color=BLUE, markersize=size, zorder=3, label="trials")
-        else:
+        if not count:
             axes.set_yticks([])
+        elif is_repeated:
+            axes.plot(series.x, series.y, "o", color=GREY, markersize=size / 2, zorder=3, label="single runs")
+        else:
+            axes.plot(series.x, series.y, "o", color=BLUE, markersize=size, zorder=3, label="trials")
         _shade(axes, series)
-        _mark(axes, series, series.baseline, ORANGE, "s", "baseline")
-        _mark(axes, series, series.best, GREEN, "*", "best")
+        if found is not None and is_repeated:
+            where = positions(sweep.trials[sweep.column(parameter)])[0]
+            draw_means(axes, sweep, found, where, marks=parameter if metric == sweep.objective else "")
+        else:
+            _mark(axes, series, series.baseline, ORANGE, "s", "baseline")
+            _mark(axes, series, series.best, GREEN, "*", "best")
+        if found is not None and has_trend:
+            draw_trend(axes, found)
         _mark_failed(axes, series)
         _parameter_axis(axes, series, units(sweep, parameter))
         axes.set_ylabel(label(metric, units(sweep, metric)))
         if spans_decades(series.y):
             axes.set_yscale("log")
-        legend(figure, axes, covers=count > 150 or bool(series.categories))
+        legend(figure, axes, covers=count > 150 or is_repeated or has_trend or bool(series.categories))
         title = f"{sweep.name}: {words(metric)} vs. {words(parameter)}{at_budget(sweep)}"
         axes.set_title(title, loc="left", fontsize=11)
     return figure

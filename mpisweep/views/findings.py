@@ -1,0 +1,158 @@
+"""The statistics behind tables, figures and the report, and what they say."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpisweep.progress import counted
+from mpisweep.records import Direction
+from mpisweep.results.configurations import Runs, runs_of
+from mpisweep.results.load import Sweep
+from mpisweep.spec.units import configuration_text, number_text
+from mpisweep.statistics.best_set import BestSet
+from mpisweep.statistics.means import Means, means_of
+from mpisweep.statistics.trend import Trend, trend_of
+
+__all__ = ["Findings", "findings_of"]
+
+#: Configurations of the best set that a sentence names.
+_NAMED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """The statistics of one metric; arrays have one entry per configuration.
+
+    Attributes:
+        metric: its name.
+        minimize: whether a smaller value is better.
+        runs: the values by configuration and repeat.
+        means: of each configuration.
+        compared: each configuration with the best; None without a finite value.
+        parameter: the one ordered parameter that is searched; empty if there is another number of them.
+        trend: of the metric over `parameter`, if every configuration has one run.
+    """
+
+    metric: str
+    minimize: bool
+    runs: Runs
+    means: Means
+    compared: BestSet | None
+    parameter: str
+    trend: Trend | None
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether any configuration has two runs, so that the noise is known."""
+        return bool((self.means.count > 1).any())
+
+    @property
+    def half_width(self) -> NDArray[np.float64]:
+        """Half the 95% interval of each mean; NaN below two runs."""
+        return (self.means.high - self.means.low) / 2
+
+    @property
+    def in_best_set(self) -> NDArray[np.bool_]:
+        """Whether each cannot be told apart from the best."""
+        return np.zeros(len(self.runs.number), bool) if self.compared is None else self.compared.is_in
+
+    def order(self) -> NDArray[np.intp]:
+        """The configurations with a finite mean, the best first."""
+        if self.compared is None:
+            return np.empty(0, dtype=np.intp)
+        # Without the luck of seeds that others lack, as they are compared.
+        keys = self.compared.mean if self.minimize else -self.compared.mean
+        order = np.argsort(keys, kind="stable")
+        return order[np.isfinite(keys[order])]
+
+    def sentence(self, sweep: Sweep) -> str:
+        """Say what was found and how sure it is; empty if nothing was."""
+        order = self.order()
+        if not len(order) or self.compared is None or len(self.runs.number) < 2:
+            return ""
+        if not self.is_repeated:
+            return self._of_single_runs()
+        best = int(order[0])
+        mean, half = float(self.means.mean[best]), float(self.half_width[best])
+        interval = f" ± {half:.2g}" if math.isfinite(half) else ""
+        said = (
+            f"best mean {self.metric} {number_text(mean)}{interval} "
+            f"({counted(int(self.means.count[best]), 'run')}), {self._named(sweep, [best])}; "
+        )
+        alike = [int(row) for row in order if self.compared.is_in[row] and row != best]
+        if not alike:
+            return f"{said}it is told apart from the other {counted(len(order) - 1, 'configuration')} (95%)"
+        if len(alike) == len(order) - 1:
+            others = f"none of the other {counted(len(alike), 'configuration')}"
+            return f"{said}{others} can be told apart from it (95%)"
+        named = f": {self._named(sweep, alike)}" if len(alike) <= _NAMED else ""
+        others = f"{len(alike)} of the other {len(order) - 1}"
+        return f"{said}{others} cannot be told apart from it (95%){named}"
+
+    def _of_single_runs(self) -> str:
+        only = "one run each: nothing says how far luck goes"
+        if self.trend is None:
+            return f"{only}; with `repeats = 3` each configuration would have an interval"
+        low, high = self.trend.region
+        noise = f"{float(np.median(self.trend.noise)):.2g}"
+        best = number_text(float(self.trend.x[self.trend.best]))
+        where = f"from {number_text(low)} to {number_text(high)}" if high > low else f"at {best}"
+        if bool(self.trend.in_best_region.all()):
+            return (
+                f"{only}; a single run varies by {noise} around the trend over {self.parameter}, which shows "
+                "no value to be better than another (95%)"
+            )
+        return (
+            f"{only}; by the trend over {self.parameter}, around which a single run varies by {noise}, the "
+            f"best is near {best}, and anything {where} may be (95%)"
+        )
+
+    def _named(self, sweep: Sweep, rows: list[int]) -> str:
+        """Configurations in words."""
+        texts = [configuration_text(sweep.searched(int(self.runs.first[row]))) for row in rows]
+        return "; ".join(
+            text or f"configuration {self.runs.number[row]}" for row, text in zip(rows, texts, strict=True)
+        )
+
+
+def findings_of(sweep: Sweep, metric: str | None = None, direction: str | None = None) -> Findings:
+    """Compute the statistics of a metric, the objective unless given.
+
+    Raises:
+        KeyError: when no trial has that metric.
+    """
+    name = metric or sweep.objective
+    minimize = Direction(direction or sweep.direction) == Direction.MINIMIZE
+    is_there = metric is not None or name in sweep.metrics
+    # At a budget, the time until there.
+    time_column = "at_seconds" if sweep.budget else "wall_time"
+    runs = runs_of(sweep.trials, sweep.metric_column(name) if is_there else None, time_column)
+    means, parameter = means_of(runs.values), ordered_parameter(sweep)
+    trend = None
+    if parameter and not (means.count > 1).any():
+        x = sweep.trials[sweep.column(parameter)][runs.first].astype(float)
+        trend = trend_of(
+            x, means.mean, minimize=minimize, logarithmic=_is_logarithmic(sweep, parameter, x)
+        )  # fmt: skip
+    return Findings(name, minimize, runs, means, runs.compared(minimize=minimize), parameter, trend)
+
+
+def ordered_parameter(sweep: Sweep) -> str:
+    """The searched parameter, if it is the only one and numeric; else empty."""
+    names = sweep.spec.space.names
+    if len(names) != 1 or sweep.trials[sweep.column(names[0])].dtype.kind not in "iuf":
+        return ""
+    return names[0]
+
+
+def _is_logarithmic(sweep: Sweep, parameter: str, values: NDArray[np.float64]) -> bool:
+    [searched] = [one for one in sweep.spec.space.parameters if one.name == parameter]
+    known = values[np.isfinite(values)]
+    if not len(known) or known.min() <= 0:
+        return False
+    # A parameter that spans decades acts by ratios, whatever the spacing at which it is sampled.
+    return getattr(searched, "log", False) or known.max() / known.min() >= 30
