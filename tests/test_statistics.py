@@ -404,6 +404,12 @@ def test_top_ranks_configurations_by_their_mean_and_says_which_cannot_be_told_ap
     assert [(row.parameters, row.runs, row.in_best_set) for row in table.rows] == [
         (("1",), 4, True), (("2",), 3, True), (("3",), 4, False),
     ]  # fmt: skip
+    fields = tables.top_fields(table, sweep)
+    assert fields["finding"] == table.finding
+    first = fields["configurations"][0]
+    assert (first["configuration"], first["parameters"], first["runs"]) == (1, {"x": 1}, 4)
+    assert first["half_width"] == pytest.approx(findings_of(sweep).half_width[1])
+    assert first["in_best_set"] is True
     tables.print_top(table)
     printed = " ".join(capsys.readouterr().out.split())
     assert "best configurations by smallest mean loss" in printed

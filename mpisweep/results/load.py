@@ -273,13 +273,17 @@ class Sweep(SweepTables, SizeReadings):
         state, columns = self._state, fixed_columns(self._state, [one.name for one in self.objectives])
         for name, values in state.parameters.items():
             native = native_column(values)
-            text = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
             column = self._parameter_columns[name] = _free_name(name, "parameter_", columns)
-            columns[column] = text
+            columns[column] = np.char.decode(native, "utf-8") if native.dtype.kind == "S" else native
         for name, numbers in state.metrics.items():
             column = self._metric_columns[name] = _free_name(name, "metric_", columns)
             columns[column] = np.array(numbers, dtype=np.float64)
         return structured(columns, state.count)
+
+
+def _last_of(ranks: Rows, trials: TrialTable) -> Rows:
+    last: Rows = ranks[ranks["attempt"] == trials["attempt"][ranks["trial"]]]
+    return last
 
 
 def _arrays(curve: Curve) -> CurveArrays:

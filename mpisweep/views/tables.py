@@ -43,8 +43,9 @@ class TopRow:
     parameters: tuple[str, ...]
     values: tuple[float, ...]
     wall_time_s: float
-    #: Of a configuration: half the 95% interval of its mean (NaN if unknown), its runs with a finite value,
-    #: and whether it cannot be told apart from the best.
+    #: Of a configuration: its first trial, half the 95% interval of its mean (NaN if unknown), its runs with a
+    #: finite value, and whether it cannot be told apart from the best.
+    first_trial: int = -1
     half_width: float = math.nan
     runs: int = 1
     in_best_set: bool = False
@@ -152,7 +153,7 @@ def _of_configurations(sweep: Sweep, names: tuple[str, ...], found: Findings, k:
         values = sweep.configuration(int(found.runs.first[row]))
         rows.append(TopRow(
             rank, int(found.runs.number[row]), tuple(value_text(values.get(name, "")) for name in names),
-            (float(found.means.mean[row]),), float(found.runs.wall_time_s[row]),
+            (float(found.means.mean[row]),), float(found.runs.wall_time_s[row]), int(found.runs.first[row]),
             float(found.half_width[row]), int(found.means.count[row]), bool(found.in_best_set[row]),
         ))  # fmt: skip
     better = "smallest" if found.minimize else "largest"
@@ -200,18 +201,31 @@ def top_fields(table: TopTable, sweep: Sweep) -> dict[str, Any]:
     rows = [
         {
             "rank": row.rank,
-            "trial": row.number,
+            ("configuration" if table.is_repeated else "trial"): row.number,
             "parameters": {
                 name: finite_or_none(value)
-                for name, value in sweep.configuration(row.number).items()
+                for name, value in sweep.configuration(
+                    row.first_trial if table.is_repeated else row.number
+                ).items()
                 if name in table.parameters
             },
             "metrics": dict(zip(table.metrics, map(finite_or_none, row.values), strict=True)),
             "wall_time_s": finite_or_none(row.wall_time_s),
+            **(_certainty(row) if table.is_repeated else {}),
         }
         for row in table.rows
     ]
-    return {"title": table.title, "trials": rows, "unranked": table.unranked, "unreached": table.unreached}
+    return {
+        "title": table.title,
+        "configurations" if table.is_repeated else "trials": rows,
+        "unranked": table.unranked,
+        "unreached": table.unreached,
+        "finding": table.finding,
+    }
+
+
+def _certainty(row: TopRow) -> dict[str, Any]:
+    return {"half_width": finite_or_none(row.half_width), "runs": row.runs, "in_best_set": row.in_best_set}
 
 
 # ------------------------------------------------------------------------------------- as text
