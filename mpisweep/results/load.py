@@ -25,8 +25,8 @@ from mpisweep.records import Direction, EndReason, Objective, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.batch_sizes import SizeReadings
 from mpisweep.results.budgets import NO_PROGRESS, Budget, Progress, progress_of, state_at
-from mpisweep.results.device_time import device_seconds
 from mpisweep.results.configurations import ConfigurationTable, configuration_table
+from mpisweep.results.device_time import device_seconds
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.shares.merging import read_sweep

@@ -43,8 +43,8 @@ class TopRow:
     parameters: tuple[str, ...]
     values: tuple[float, ...]
     wall_time_s: float
-    #: Of a configuration: its first trial, half the 95% interval of its mean (NaN if unknown), its runs with a
-    #: finite value, and whether it cannot be told apart from the best.
+    #: Of a configuration: its first trial, half the 95% interval of its mean (NaN if unknown), its runs with
+    #: a finite value, and whether it cannot be told apart from the best.
     first_trial: int = -1
     half_width: float = math.nan
     runs: int = 1
