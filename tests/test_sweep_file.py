@@ -61,7 +61,7 @@ def test_the_pages_on_keys_and_options_are_generated_from_the_tables(reference):
 
 
 def test_every_key_has_its_row_in_the_reference():
-    text = (ROOT / "docs" / "sweep-file.md").read_text(encoding="utf-8")
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     for key in KEYS:
         assert re.search(rf"^\| `{key.name}` \|.*{re.escape(key.meaning)}", text, flags=re.MULTILINE), key
 
@@ -172,6 +172,8 @@ def test_editors_refuse_every_form_that_the_parser_refuses(raw):
 
 VALUES = [
     "exclude",
+    "stop",
+    "median",
     -1,
     0,
     1,
@@ -239,7 +241,7 @@ def test_editor_and_parser_accept_the_same_values_of_every_key(key: Key):
             # Its form is valid, but a sampling search has nothing to sample.
             continue
         is_whole = isinstance(value, float) and value == round(value)
-        if (key.kind == "integer" and is_whole) or (key.kind == "devices" and value == 0.4):
+        if (key.kind in ("integer", "repeats") and is_whole) or (key.kind == "devices" and value == 0.4):
             # JSON has one number type, and a schema cannot express reciprocals.
             continue
         if key.kind == "conditions" and isinstance(value, str | list) and not parser_accepts(given):
@@ -250,6 +252,9 @@ def test_editor_and_parser_accept_the_same_values_of_every_key(key: Key):
             if isinstance(value, str) and value:
                 # The file does not exist.
                 continue
+        if key.path == "import":
+            # Only a search that learns takes it.
+            given |= {"search": "tpe"}
         if key.path == "metrics":
             given = PROGRAM | {"metrics": value}
         if key.path == "baseline" and isinstance(value, dict):
@@ -322,7 +327,9 @@ def test_missing_keys_have_the_documented_defaults():
 
 def test_every_default_is_a_valid_value_of_its_key():
     for key in KEYS:
-        if key.default is not None:
+        if key.kind == "repeats":
+            assert parser_accepts({"workload": "m:f", "parameters": {"x": [1, 2]}, key.name: key.default})
+        elif key.default is not None:
             assert key.problem(key.default) is None, key
             assert key.since
 

@@ -157,7 +157,8 @@ def _add_quick_form(quick: argparse._ActionsContainer) -> None:
     quick.add_argument(
         "--prune",
         choices=PRUNER_NAMES,
-        help="end trials early whose curve is hopeless, by this rule (default: none)",
+        metavar="PRUNER",
+        help=f"end trials early whose curve is hopeless: {', '.join(PRUNER_NAMES)} (default: none)",
     )
     quick.add_argument(
         "--trials", type=at_least_1, metavar="N", help="number of trials, for searches that sample"
