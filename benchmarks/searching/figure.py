@@ -26,9 +26,10 @@ SKY, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#000000"
 COLOURS = {
     "exhaustive": GREY, "random": BLACK, "sobol": SKY,
     "tpe": BLUE, "cmaes": ORANGE, "nsga2": GREEN, "gp": RED,
+    "random + asha": GREY, "tpe + median": ORANGE, "tpe + asha": GREEN, "tpe + hyperband": RED,
 }  # fmt: skip
 #: Group of searches -> its title, and searches of other groups to compare it with.
-GROUPS = {"samplers": ("", ())}
+GROUPS = {"samplers": ("", ()), "pruning": (", pruned", ("random", "tpe"))}
 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:

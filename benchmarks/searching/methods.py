@@ -9,11 +9,15 @@ import optuna
 
 from mpisweep.records import Direction
 from mpisweep.search import make_sampler as make_listed
+from mpisweep.search.judging import Judge
 from mpisweep.search.learning import NAMED
 from mpisweep.search.numbering import number_trials
 from mpisweep.search.proposing import Past, Proposer
+from mpisweep.search.pruners import make_pruner
+from mpisweep.search.pruning import resolved
 from mpisweep.search.samplers import make_sampler
 from mpisweep.search.spread import places
+from mpisweep.spec import PrunerChoice, SamplerChoice
 from mpisweep.spec.space import Configuration
 from searching.alone import optuna_alone
 from searching.simulator import Ended, learning_sweep, listed_sweep
@@ -29,6 +33,7 @@ class Method:
     Attributes:
         name: in tables and figures.
         search: as in a sweep file.
+        prune: as in a sweep file; empty for no pruning.
         group: of searches that are drawn together.
         only: the tables on which it is run; empty for all.
         without_choices: whether it is left out where a parameter is no number.
@@ -39,6 +44,7 @@ class Method:
     name: str
     search: str
     group: str = "samplers"
+    prune: str = ""
     only: tuple[str, ...] = ()
     without_choices: bool = False
     most_trials: int | None = None
@@ -47,7 +53,7 @@ class Method:
     @property
     def has_twin(self) -> bool:
         """Whether Optuna can do the same by itself."""
-        return self.search in NAMED
+        return self.search in NAMED or bool(self.prune)
 
     def suits(self, table: Table, workers: int) -> bool:
         """Whether it is run on a table with so many workers."""
@@ -67,19 +73,27 @@ class Method:
         def run_trial(configuration: Configuration) -> Outcome:
             return table.outcome(table.index(configuration), 0, seed)
 
+        judge = (
+            Judge(resolved(PrunerChoice(self.prune, {})), Direction.MINIMIZE, seed) if self.prune else None
+        )
         if self.search not in NAMED:
-            sweep = listed_sweep(_listed(table, self.search, trials, seed), run_trial, workers)
+            listed = _listed(table, self.search, trials, seed)
+            sweep = listed_sweep(listed, run_trial, workers, judge=judge)
         else:
             space = table.spec(self.search, seed, trials).space
             search = Proposer(space, NAMED[self.search], seed, [Direction.MINIMIZE], Past([], {}, []))
-            sweep = learning_sweep(search, list(table.parameters), trials, run_trial, workers)
+            names = list(table.parameters)
+            sweep = learning_sweep(search, names, trials, run_trial, workers, judge=judge)
         sweep.run()
         return sweep.ends
 
     def run_alone(self, table: Table, workers: int, trials: int, seed: int) -> list[Ended]:
         """The same by Optuna alone."""
-        sampler = make_sampler(NAMED[self.search], seed=seed)
-        return optuna_alone(table, sampler, optuna.pruners.NopPruner(), workers, trials, seed)
+        sampler = make_sampler(NAMED.get(self.search, SamplerChoice("RandomSampler", {})), seed=seed)
+        pruner = optuna.pruners.NopPruner()
+        if self.prune:
+            pruner = make_pruner(resolved(PrunerChoice(self.prune, {})))
+        return optuna_alone(table, sampler, pruner, workers, trials, seed)
 
 
 def _listed(table: Table, search: str, trials: int, seed: int) -> list[Configuration]:
@@ -112,4 +126,8 @@ METHODS = [
     Method("nsga2", "nsga2"),
     # Its proposals cost a tenth of a second each, and more with every trial.
     Method("gp", "gp", only=("digits",), most_trials=40, most_workers=8),
+    *(
+        Method(f"{search} + {prune}", search, group="pruning", prune=prune, only=("digits",))
+        for search, prune in (("random", "asha"), ("tpe", "median"), ("tpe", "asha"), ("tpe", "hyperband"))
+    ),
 ]
