@@ -286,7 +286,8 @@ def test_configurations_are_compared_on_common_seeds_and_repeats_may_grow(folder
     after = package.load(folder / "r.h5").trials
     assert after["repeat"].tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert after["loss"].tolist()[:10] == before["loss"].tolist()
-    assert after["attempt"].tolist() == [1] * 15
+    # None ran again; one that waited behind another may have been reclaimed, which counts as an attempt.
+    assert after["started_at"].tolist()[:10] == before["started_at"].tolist()
     assert len(np.unique(after["chance"])) == 3
     fewer = mpisweep("run", noisy_sweep(folder, "repeats = 2"), "-n", "2", "-o", "r.h5")
     assert fewer.returncode == 2
