@@ -414,7 +414,10 @@ def test_top_ranks_configurations_by_their_mean_and_says_which_cannot_be_told_ap
     printed = " ".join(capsys.readouterr().out.split())
     assert "best configurations by smallest mean loss" in printed
     assert "1 of the other 4 cannot be told apart from it (95%): x=2" in printed
+    assert "different numbers of runs are compared on the seeds that they share" in printed
     assert "1 completed trial has no finite loss" in printed
+    equal = sweep_of(tmp_path / "equal.h5", np.arange(8.0).reshape(4, 2))
+    assert "seeds that they share" not in tables.top_table(equal, 3).finding
     upwards = tables.top_table(sweep, 1, "loss", "maximize")
     assert upwards.rows[0].parameters == ("4",)
     assert "it is told apart from the other 4 configurations (95%)" in upwards.finding

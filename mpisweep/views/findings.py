@@ -85,13 +85,21 @@ class Findings:
         )
         alike = [int(row) for row in order if self.compared.is_in[row] and row != best]
         if not alike:
-            return f"{said}it is told apart from the other {counted(len(order) - 1, 'configuration')} (95%)"
+            others = f"the other {counted(len(order) - 1, 'configuration')}"
+            return f"{said}it is told apart from {others} (95%){self._on_shared_seeds(order)}"
         if len(alike) == len(order) - 1:
             others = f"none of the other {counted(len(alike), 'configuration')}"
-            return f"{said}{others} can be told apart from it (95%)"
+            return f"{said}{others} can be told apart from it (95%){self._on_shared_seeds(order)}"
         named = f": {self._named(sweep, alike)}" if len(alike) <= _NAMED else ""
         others = f"{len(alike)} of the other {len(order) - 1}"
-        return f"{said}{others} cannot be told apart from it (95%){named}"
+        return f"{said}{others} cannot be told apart from it (95%){named}{self._on_shared_seeds(order)}"
+
+    def _on_shared_seeds(self, order: NDArray[np.intp]) -> str:
+        """Why a mean over more runs may be ranked before a better one over fewer."""
+        counts = self.means.count[order]
+        return (
+            "; different numbers of runs are compared on the seeds that they share" if np.ptp(counts) else ""
+        )
 
     def _of_single_runs(self) -> str:
         only = "one run each: nothing says how far luck goes"
