@@ -94,7 +94,7 @@ def words_of(svg: str) -> set[str]:
         ("processes/shared_page.py", "_STOP, ", "_STOP, _PAUSED, ", "paused"),
         ("processes/forkserver.py", "watch=silence_s", "guard=silence_s", "guard"),
         ("processes/fork_loop.py", "Notice = Died | Stays", "Notice = Died | Stays | Born", "Born"),
-        ("processes/child.py", "workloads.serve:serve", "workloads.serve:work", "mpisweep.workloads.serve:work"),
+        ("processes/child.py", "workloads.serve:serve", "workloads.serve:labour", "labour"),
         ("master/snapshotter.py", '{"ask": "gather"', '{"ask": "unite"', "unite"),
         ("master/lease_client.py", '{"ask": "leave"', '{"ask": "part"', "part"),
         ("results/shares/lease_agent.py", "revoked=revoked", "taken=revoked", "taken"),

@@ -219,8 +219,10 @@ def _draw_children(picture: _Picture, y: float) -> float:
         for _, _, title, _, what, _ in columns
     ]
     height = max(picture.height_of(box, column[1]) for box, column in zip(boxes, columns, strict=True))
-    for box, (x, width, _, fill, _, named) in zip(boxes, columns, strict=True):
-        canvas.arrow([(x + 40, y), (x + 40, top)], both=True)
+    for box, (x, width, title, fill, _, named) in zip(boxes, columns, strict=True):
+        # The pruner's box is further right than the master's.
+        upper = [(626, y), (626, y + 26), (x + 40, y + 26)] if title == PRUNER else [(x + 40, y)]
+        canvas.arrow([*upper, (x + 40, top)], both=True)
         picture.named(named, x + 52, start, width - 56)
         picture.box(box, x, top, width, fill, height)
     return top + height
@@ -237,7 +239,7 @@ def _draw_fork_server(picture: _Picture, ranks_top: float, y: float) -> float:
     )
     top = y + 46
     bottom = picture.box(box, 30, top, 1120, _PLAIN)
-    for x in (150, 430, 710, 1000):
+    for x in (123, 380, 634, 837, 1050):
         canvas.arrow([(x, top), (x, y)])
         canvas.text(x + 8, top - 18, "forks", pale=True)
     middle = (top + bottom) / 2
