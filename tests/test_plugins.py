@@ -265,7 +265,7 @@ def test_a_sweep_without_a_sweep_file_can_use_them_too(folder, tiny, run: Run):
         assert list(file["trials/parameters/width"][()]) == [5, 4]
     refused = run(*arguments, folders=[])
     assert refused.returncode == 2
-    assert "invalid choice: 'downwards' (choose from" in refused.stderr
+    assert "--search: found 'downwards'; known are" in refused.stderr
 
 
 def test_options_of_a_plugin_are_checked_like_those_of_a_built_in_workload(folder, tiny, run: Run):
