@@ -458,6 +458,6 @@ def test_the_figure_draws_means_with_repeats_and_a_trend_without(tmp_path):
 
 
 def test_the_report_says_what_was_found_and_how_sure_it_is(tmp_path):
-    assert "1 of the other 4 cannot be told apart from it (95%): x=2.</p>" in page(
+    assert "1 of the other 4 cannot be told apart from it (95%): x=2; different numbers of runs" in page(
         sweep_of(tmp_path / "s.h5", repeated())
     )
