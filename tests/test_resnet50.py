@@ -46,7 +46,10 @@ from mpisweep.workloads.resnet50.stepping import CapturedStep, Record, TrainStep
 CPU = torch.device("cpu")
 METRICS = {metric.name for metric in BUILTIN["resnet50"].metrics}
 #: Metrics that need other options, other data or a GPU.
-OPTIONAL_METRICS = {
+AT_BOUNDS = {
+    f"{name}_at_{budget}" for name in ("loss_mean", "val_loss") for budget in ("steps", "samples", "seconds")
+}
+OPTIONAL_METRICS = AT_BOUNDS | {
     "iteration_time", "compile_time", "reserved_memory", "val_loss", "val_accuracy", "reached_target",
     "steps_to_target", "samples_to_target", "seconds_to_target", "noise_scale", "noise_scale_error",
     "gradient_variance", "gradient_square",
@@ -56,6 +59,8 @@ OPTIONAL_METRICS = {
 @dataclass
 class Trial:
     """A trial that records its reports."""
+
+    is_pruned = False
 
     params: dict
     seed: int = 1
