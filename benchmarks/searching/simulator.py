@@ -153,7 +153,7 @@ class VirtualSweep:
             case GiveUp():
                 pass
             case _:
-                raise NotImplementedError(decision)
+                raise AssertionError(f"unexpected decision: {decision}")
 
     def propose(self, count: int) -> None:
         assert self.search is not None

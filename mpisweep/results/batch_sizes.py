@@ -8,6 +8,7 @@ Pure: tables in, numbers out.
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,7 @@ def _fastest(keys: NDArray[np.str_], used: Floats, reached: NDArray[np.bool_]) -
     )
 
 
-class SizeReadings:
+class SizeReadings(ABC):
     """The methods of a loaded sweep that answer questions about the batch size."""
 
     path: Path
@@ -151,17 +152,17 @@ class SizeReadings:
     trials: TrialTable
 
     @property
+    @abstractmethod
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that have final values."""
-        raise NotImplementedError
 
+    @abstractmethod
     def column(self, name: str) -> str:
         """The column of a parameter or a metric."""
-        raise NotImplementedError
 
+    @abstractmethod
     def metric_column(self, name: str) -> str:
         """The column of a metric."""
-        raise NotImplementedError
 
     def critical_batch_size(self, size: str = "batch_size", steps: str = "steps_to_target") -> CriticalBatch:
         """Fit the critical batch size; see :mod:`mpisweep.results.criticality`.
