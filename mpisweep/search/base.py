@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import Value
@@ -14,7 +14,10 @@ from mpisweep.spec.expression import ExpressionError
 from mpisweep.spec.space import Configuration, SearchSpace
 from mpisweep.spec.wording import Wording
 
-__all__ = ["MISSES_AT_MOST", "PATIENCE", "AddingSearch", "DistinctSampler", "NeverTrueError", "Sampler"]
+__all__ = [
+    "MISSES_AT_MOST", "PATIENCE", "AddingSearch", "DistinctSampler", "NeverTrueError", "Sampler",
+    "with_sizes",
+]  # fmt: skip
 
 #: Proposals per wanted configuration, after which the rest of a small space is taken in order.
 PATIENCE = 50
@@ -53,6 +56,39 @@ class AddingSearch(Sampler, Protocol):
 
     def ask(self) -> list[Configuration]:
         """Propose configurations; empty while earlier ones run, or when the search is done."""
+
+
+class _Sized(Protocol):
+    """A search over sizes."""
+
+    @property
+    def sizes(self) -> int:
+        """Number of sizes to choose from."""
+
+
+_SizedT = TypeVar("_SizedT", bound=_Sized)
+
+
+def with_sizes(spec: Spec, make: Callable[[], _SizedT], what: str) -> _SizedT:
+    """Create a search over sizes.
+
+    Args:
+        spec: the sweep, for messages.
+        make: creates the search.
+        what: a size in words.
+
+    Raises:
+        SpecError: if a constraint has no value, or the constraints leave no size.
+    """
+    wording = Wording(spec.source)
+    try:
+        made = make()
+    except ExpressionError as error:
+        wording.fail("where", str(error))
+    if not made.sizes:
+        texts = ", ".join(repr(constraint.text) for constraint in spec.space.constraints)
+        wording.fail("where", f"no {what} satisfies {texts}")
+    return made
 
 
 class NeverTrueError(ValueError):

@@ -33,14 +33,13 @@ import numpy as np
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import Direction
+from mpisweep.search.base import with_sizes
 from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.search.sizes import Sizes, place_to_try, trend_of
 from mpisweep.search.tuning import best_of, line_over, place_of, values_of
 from mpisweep.spec import Spec
 from mpisweep.spec.domains import FloatRange, IntegerRange
-from mpisweep.spec.expression import ExpressionError
 from mpisweep.spec.space import Configuration, SearchSpace
-from mpisweep.spec.wording import Wording
 
 __all__ = ["NEAR", "SHARE", "SIZE", "BatchSizeSearch"]
 
@@ -109,15 +108,12 @@ class BatchSizeSearch:
         Raises:
             SpecError: if no size satisfies the constraints.
         """
-        wording = Wording(spec.source)
-        try:
-            made = cls(spec.space, spec.objective, spec.direction, spec.trials)
-        except ExpressionError as error:
-            wording.fail("where", str(error))
-        if not made.exhaustive:
-            texts = ", ".join(repr(constraint.text) for constraint in spec.space.constraints)
-            wording.fail("where", f"no {SIZE} satisfies {texts}")
-        return made
+        return with_sizes(spec, lambda: cls(spec.space, spec.objective, spec.direction, spec.trials), SIZE)
+
+    @property
+    def sizes(self) -> int:
+        """Number of sizes to choose from."""
+        return len(self._sizes)
 
     def __len__(self) -> int:
         """Number of configurations known before any trial has run."""

@@ -18,12 +18,11 @@ from typing import Self
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import Direction, FailureCause
+from mpisweep.search.base import with_sizes
 from mpisweep.search.bisection import aim
 from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.spec import Spec
-from mpisweep.spec.expression import ExpressionError
 from mpisweep.spec.space import Configuration, SearchSpace
-from mpisweep.spec.wording import Wording
 
 __all__ = ["NEAR", "LargestBatch"]
 
@@ -68,15 +67,8 @@ class LargestBatch:
         Raises:
             SpecError: if no size satisfies the constraints.
         """
-        wording = Wording(spec.source)
-        try:
-            made = cls(spec.space, spec.objective, spec.direction)
-        except ExpressionError as error:
-            wording.fail("where", str(error))
-        if not made.sizes:
-            texts = ", ".join(repr(constraint.text) for constraint in spec.space.constraints)
-            wording.fail("where", f"no value of {spec.space.names[0]} satisfies {texts}")
-        return made
+        what = f"value of {spec.space.names[0]}"
+        return with_sizes(spec, lambda: cls(spec.space, spec.objective, spec.direction), what)
 
     @property
     def sizes(self) -> int:
