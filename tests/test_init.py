@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 import mpisweep as package
 from mpisweep.cli import main
@@ -272,8 +273,8 @@ def test_a_program_that_does_not_answer_is_killed_with_all_it_started(
     made = init("./slow")
     assert made["parameters"] == {"x": [1, 2, 3]}
     child = int((folder / "pid").read_text())
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    stat = Path(f"/proc/{child}/stat")
+    wait_for(lambda: not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 @pytest.mark.parametrize(("target", "sentence"), [

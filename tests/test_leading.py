@@ -15,7 +15,7 @@ import pytest
 from test_results import SPEC, history, opening, write_journal
 
 from mpisweep.batch.jobfacts import Allocation
-from mpisweep.blocks import EndedBlock, encode
+from mpisweep.blocks import EndedBlock, ImportedBlock, encode
 from mpisweep.master.leading import DiskFailedError, Leading
 from mpisweep.master.opening import Mastership, Opened, RunFacts, open_sweep
 from mpisweep.master.snapshotter import Snapshotter
@@ -168,11 +168,16 @@ def test_a_failed_opening_is_retried_until_the_disk_limit(monkeypatch):
 # ------------------------------------------------------------------------------------- opening
 
 
+def imports_nothing() -> ImportedBlock:
+    raise AssertionError("the sweep file imports nothing")
+
+
 def opened(path: Path, mastership: Mastership, **more: Any) -> Opened:
     spec = parse_spec(SPEC, source="sweep.toml", folder=path.parent)
     return open_sweep(
         spec, path, fresh=False, snapshotter=HERE, mastership=mastership, **more,
         facts=RunFacts(Allocation("local", ""), ranks=3, environment={}, version="0"),
+        read_imports=imports_nothing,
     )  # fmt: skip
 
 
@@ -261,6 +266,7 @@ def test_a_fresh_sweep_is_not_started_afresh_by_the_next_master(path):
         return open_sweep(
             spec, path, fresh=True, snapshotter=HERE, mastership=mastership,
             facts=RunFacts(Allocation("local", ""), ranks=3, environment={}, version="0"),
+            read_imports=imports_nothing,
         )  # fmt: skip
 
     write_journal(path, [], opening())

@@ -117,7 +117,7 @@ def record(*ended: int, stopped_at: float = 0.0) -> Record:
             record(0),
             "9_1",
             Standing(3, 10, "stopped because the first trials all failed alike"),
-            "cannot be resumed: stopped because",
+            "stopped because the first trials all failed alike",
         ),
         (record(0), "9_1", Standing(0, 10), ""),  # one job without progress may have had a bad node
         (record(0, 0), "9_2", Standing(0, 10), "no trial has ended in the last 2 jobs"),
