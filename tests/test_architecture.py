@@ -340,7 +340,8 @@ if "CALLS" in os.environ:
     sys.setprofile(note)
 '''
 
-#: The last trial ends once a snapshot is requested after all earlier steps of another trial.
+#: The last trial ends once a snapshot is requested after all earlier steps of another trial.  If a step is
+#: missing, it ends nevertheless, so that the test says which.
 WAITS = r"""
 import json, os, time
 
@@ -356,8 +357,9 @@ def asked_since_an_end():
 
 def train(trial):
     trial.report(0, loss=2.0)
-    while trial.params["x"] == 8 and not asked_since_an_end():
-        time.sleep(0.01)
+    until = time.monotonic() + 60
+    while trial.params["x"] == 8 and time.monotonic() < until and not asked_since_an_end():
+        time.sleep(0.1)
     return {"loss": 1.0}
 """
 
