@@ -53,6 +53,7 @@ class Progress:
 
     total: int
     ended: int
+    pruned: int
     failed: int
     infeasible: int
     running: int
@@ -147,6 +148,8 @@ def parse(line: str) -> Progress | None:
 def progress_line(progress: Progress) -> str:
     """Format as one line: ``143/700 trials, 4 running, 2 failed, 11.9/min, 47 min left, ...``."""
     parts = [f"{progress.ended}/{progress.total} trials", f"{progress.running} running"]
+    if progress.pruned:
+        parts.append(f"{progress.pruned} pruned")
     if progress.failed:
         parts.append(f"{progress.failed} failed")
     if progress.infeasible:
@@ -185,6 +188,8 @@ class Bar:
         """Redraw the bar."""
         assert self._task is not None
         parts = [f"{progress.running} running"]
+        if progress.pruned:
+            parts.append(f"{progress.pruned} pruned")
         if progress.failed:
             parts.append(f"[red]{progress.failed} failed[/]")
         if progress.infeasible:

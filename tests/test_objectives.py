@@ -288,7 +288,7 @@ def test_the_master_the_next_master_and_the_reader_agree_about_the_best(tmp_path
 
 def test_the_line_of_progress_tells_the_front_and_the_best_of_each():
     progress = Progress(
-        9, 4, 0, 0, 2, 1.0, 0.0, None, "loss", 0.5, 3, {"x": 1}, others={"speed": 8.0}, front=1
+        9, 4, 0, 0, 0, 2, 1.0, 0.0, None, "loss", 0.5, 3, {"x": 1}, others={"speed": 8.0}, front=1
     )
     assert progress_line(progress).endswith("1 trial on the front, best loss 0.5, best speed 8")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +12,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from rich.console import Console
 from test_reliability import ended, ranks_by_number, stderr_of
 from test_run import start
 from waiting import wait_for
 
 import mpisweep as package
+from mpisweep.progress import Bar
+from mpisweep.views.watch import look_at
+from mpisweep.workloads.resnet50.experiment import READ_EVERY_S
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -82,6 +88,54 @@ def test_a_function_that_asks_is_pruned_and_keeps_its_reports(folder, mpisweep: 
     again = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
     assert again.returncode == 0, again.stderr
     assert package.load(folder / "r.h5").trials["started_at"].tolist() == trials["started_at"].tolist()
+
+
+def test_pruned_trials_are_told_in_the_line_of_progress_by_watch_and_in_the_report(folder, mpisweep: Run):
+    file = sweep_of(folder, FUNCTION, 8)
+    done = mpisweep("run", file, "-n", "2", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"8/8 trials, 0 running, 3 pruned, .*best loss 1 \(x=1\)", done.stderr)
+    assert "8/8 trials, 0 running, 3 pruned" in mpisweep("watch", "r.h5").stdout
+    # On a terminal the same numbers are in the bar.
+    screen = io.StringIO()
+    with Bar(Console(file=screen, force_terminal=True, width=120)) as bar:
+        bar.show(look_at(package.load(folder / "r.h5"), 0.0).progress)
+    assert "3 pruned" in screen.getvalue()
+    assert mpisweep("report", "r.h5", "-o", "page.html").returncode == 0
+    page = (folder / "page.html").read_text()
+    [table] = re.findall(r'<table class="states">(.*?)</table>', page, re.DOTALL)
+    rows = re.findall(r"<tr><td>(\w+)</td><td>(\d+)</td>", table)
+    assert rows == [("complete", "5"), ("pruned", "3")]
+
+
+RESNET50 = """
+name = "resnet50"
+workload = "resnet50"
+prune = { pruner = "threshold", upper = 1000.0 }
+points = [{ learning_rate = 1e-6, num_iter = 2 }, { learning_rate = 1e6, num_iter = 1000000 }]
+[fixed]
+batch_size = 2
+image_size = 32
+num_classes = 10
+data = "digits"
+"""
+
+
+def test_resnet50_is_pruned_within_one_report_and_keeps_its_curve(folder, mpisweep: Run):
+    (folder / "s.toml").write_text(RESNET50)
+    done = mpisweep("run", "s.toml", "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete", "pruned"]
+    whole, cut = sweep.curve(0, "loss"), sweep.curve(1, "loss")
+    assert len(whole.value) == 2
+    assert cut.step.tolist() == list(range(len(cut.step))), "no report is missing"
+    assert sweep.trials["pruned_at"].tolist() == [-1, cut.step[-1]]
+    hopeless = np.flatnonzero(~(cut.value <= 1000.0))
+    assert len(hopeless), "the curve shows why"
+    # Losses are read back twice a second: the block after the one that shows it is the last.
+    first, told = cut.time[hopeless[0]], cut.time[-1]
+    assert told - first <= 2 * READ_EVERY_S + 2 * float(np.diff(cut.time).max())
 
 
 def test_a_function_that_never_asks_runs_to_its_end_and_is_complete(folder, mpisweep: Run):

@@ -80,6 +80,7 @@ class Standing:
         return Progress(
             total=total,
             ended=ended,
+            pruned=self._scheduler.count(TrialState.PRUNED),
             failed=self._scheduler.count(TrialState.FAILED),
             infeasible=infeasible,
             running=self._scheduler.running,

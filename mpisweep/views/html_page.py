@@ -11,9 +11,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
+
+from mpisweep.records import TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
 from mpisweep.spec import RANKS
+from mpisweep.spec.units import duration_text
 from mpisweep.views.batch_sizes import batch_size_lines
 from mpisweep.views.figures import (
     draw_batch_sizes,
@@ -60,7 +64,7 @@ def page(sweep: Sweep, k: int | None = None) -> str:
         '<meta name="viewport" content="width=device-width">',
         f"<title>{_text(sweep.name)}</title>", f"<style>{_STYLE}</style>", f"<h1>{_text(sweep.name)}</h1>",
         f"<pre>{_text(chr(10).join(status_lines(sweep_status(sweep))))}</pre>",
-        *_table(sweep, k), *_figures(sweep), *_failures(sweep), *_environment(sweep),
+        *_table(sweep, k), *_states(sweep), *_figures(sweep), *_failures(sweep), *_environment(sweep),
     ]  # fmt: skip
     return "\n".join([*parts, "</html>", ""])
 
@@ -88,6 +92,25 @@ def _table(sweep: Sweep, k: int | None) -> Iterator[str]:
             yield f"<p>{_text(below)}</p>"
     if lines := batch_size_lines(sweep):
         yield f"<pre>{_text(chr(10).join(lines))}</pre>"
+
+
+def _states(sweep: Sweep) -> Iterator[str]:
+    """The trials by state, with the time that each state took; pruned ones have ended early."""
+    trials = sweep.trials
+    if not len(trials):
+        return
+    yield "<h2>Trials by state</h2>"
+    headings = ("state", "trials", "time", "time per trial")
+    yield '<table class="states"><tr>' + "".join(f"<th>{heading}</th>" for heading in headings) + "</tr>"
+    for state in TrialState:
+        times = trials["wall_time"][trials["state"] == state.label]
+        if not len(times):
+            continue
+        ran = times[np.isfinite(times)]
+        took = [duration_text(float(ran.sum())), duration_text(float(ran.mean()))] if len(ran) else ["", ""]
+        cells = (state.label, f"{len(times):,}", *took)
+        yield "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    yield "</table>"
 
 
 def _sentence(text: str) -> str:

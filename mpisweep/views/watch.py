@@ -99,6 +99,7 @@ def look_at(sweep: Sweep, now: float) -> Watched:
         Progress(
             total=status.trials,
             ended=ended,
+            pruned=status.pruned,
             failed=status.failed,
             infeasible=status.infeasible,
             running=len(running),
