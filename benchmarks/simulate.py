@@ -24,23 +24,17 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heapreplace
 from pathlib import Path
 from random import Random
 from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, Slot, TrialState, Value
-from mpisweep.scheduling.decisions import Assign, Decision, End, Reclaim
+from mpisweep.records import Value
 from mpisweep.scheduling.durations import DurationModel, work_from_names
-from mpisweep.scheduling.events import Event, TimePassed, TrialsEnded, TrialsReclaimed, WorkerJoined
-from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.scheduling.simulation import Simulation
 
-COMPLETE = int(TrialState.COMPLETE)
-#: Time between two ticks of the master, in seconds.
-TICK_S = 0.02
 #: Trials of a made-up sweep.
 TRIALS = 700
 
@@ -76,91 +70,6 @@ class Outcome:
     microseconds_per_event: float
 
 
-class Simulation:
-    """The real scheduler and workers of one slot, in virtual time.
-
-    Args:
-        workload: the sweep.
-        workers: number of workers.
-        latency_s: from the end of a trial until a worker without backlog begins the next one, in seconds.
-    """
-
-    def __init__(self, workload: Workload, workers: int, latency_s: float) -> None:
-        self._durations = workload.durations
-        count = len(self._durations)
-        columns = workload.parameters
-        model = DurationModel(columns, work_from_names(columns), count)
-        self._scheduler = Scheduler(bytes(count), [0] * count, model, retries=2, grace_s=1.0)
-        self._latency_s = latency_s
-        self._now = 0.0
-        #: Slot -> the trials that it holds and their attempts; the first one runs.
-        self._held: dict[Slot, list[tuple[int, int]]] = {Slot(rank, 0): [] for rank in range(workers)}
-        #: (end, order, slot) of every running trial.
-        self._ends: list[tuple[float, int, Slot]] = []
-        self._begun = 0
-        self._is_over = False
-        #: The real master ticks all the time; here only as long as it may matter.
-        self._next_tick = math.inf
-        self.messages = self.events = self.nanoseconds = 0
-        for slot in self._held:
-            self._feed(WorkerJoined(slot.rank, 1, (), f"node{slot.rank // 8}", "gpu"))
-
-    def run(self) -> float:
-        """Run the sweep; returns its makespan in seconds."""
-        while not self._is_over:
-            if self._next_tick < self._ends[0][0]:
-                self._now, self._next_tick = self._next_tick, math.inf
-                self._feed(TimePassed())
-                continue
-            self._now, _, slot = heappop(self._ends)
-            held = self._held[slot]
-            number, attempt = held.pop(0)
-            if held:
-                self._begin(slot, 0.0)
-            took_s = self._durations[number]
-            self._feed(TrialsEnded(
-                EndedBlock(slot.rank, 0, [number], [attempt], [COMPLETE], [0.0], [took_s], {}, [], [])
-            ))  # fmt: skip
-        return self._now
-
-    def _begin(self, slot: Slot, after_s: float) -> None:
-        number, _ = self._held[slot][0]
-        self._begun += 1
-        heappush(self._ends, (self._now + after_s + self._durations[number], self._begun, slot))
-
-    def _feed(self, event: Event) -> None:
-        events = [event]
-        while events:
-            self.messages += 1
-            self.events += 1
-            one = events.pop(0)
-            started = time.perf_counter_ns()
-            decisions = self._scheduler.handle(one, self._now)
-            self.nanoseconds += time.perf_counter_ns() - started
-            for decision in decisions:
-                self._carry_out(decision, events)
-
-    def _carry_out(self, decision: Decision, events: list[Event]) -> None:
-        match decision:
-            case Assign((slot, *_), numbers, attempts):
-                self.messages += 1
-                self._next_tick = min(self._next_tick, self._now + TICK_S)
-                held = self._held[slot]
-                is_idle = not held
-                held += zip(numbers, attempts, strict=True)
-                if is_idle:
-                    self._begin(slot, self._latency_s)
-            case Reclaim(slot):
-                self.messages += 1
-                self._next_tick = min(self._next_tick, self._now + TICK_S)
-                back = self._held[slot][1:]
-                del self._held[slot][1:]
-                numbers, attempts = tuple(n for n, _ in back), tuple(a for _, a in back)
-                events.append(TrialsReclaimed(slot, numbers, attempts, AttemptEnd.RECLAIMED))
-            case End():
-                self._is_over = True
-
-
 def pull_queue(durations: Sequence[float], workers: int, latency_s: float) -> float:
     """Makespan of a plain queue: each idle worker takes the next trial of this order."""
     free_at = [0.0] * workers
@@ -173,7 +82,9 @@ def pull_queue(durations: Sequence[float], workers: int, latency_s: float) -> fl
 def simulate(workload: Workload, workers: int, latency_s: float) -> Outcome:
     """Simulate one sweep with this number of workers."""
     durations = workload.durations
-    simulation = Simulation(workload, workers, latency_s)
+    columns = workload.parameters
+    model = DurationModel(columns, work_from_names(columns), len(durations))
+    simulation = Simulation(model, durations, workers, latency_s, timed=time.perf_counter_ns)
     makespan_s = simulation.run()
     bound_s = max(sum(durations) / workers, max(durations))
     return Outcome(

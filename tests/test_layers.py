@@ -106,6 +106,11 @@ ALLOWED = {
         "records",
     },
     "scheduling.forecast": {"scheduling.durations", "progress", "spec"},
+    "scheduling.simulation": {
+        *(f"scheduling.{below}" for below in ("decisions", "durations", "events", "scheduler")),
+        "blocks",
+        "records",
+    },
     "devices": {"records"},
     "processes": set(),
     "processes.kernel": set(),
