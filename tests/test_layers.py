@@ -111,6 +111,12 @@ ALLOWED = {
         "blocks",
         "records",
     },
+    "scheduling.pilot": {"scheduling.regression", "records"},
+    "scheduling.drawing": {"scheduling.durations"},
+    "scheduling.layout": {"scheduling.drawing"},
+    "scheduling.plan": {
+        *(f"scheduling.{below}" for below in ("drawing", "durations", "forecast", "layout", "simulation"))
+    },
     "devices": {"records"},
     "processes": set(),
     "processes.kernel": set(),
@@ -286,6 +292,7 @@ ALLOWED = {
     "batch": {"processes.kernel", "progress", "spec", "plugins", "records"},
     "master": {
         "scheduling.decisions",
+        "scheduling.drawing",
         "scheduling.durations",
         "scheduling.regression",
         "scheduling.events",
@@ -381,6 +388,7 @@ ALLOWED = {
         "workloads",
         "prior",
         "scheduling.forecast",
+        "scheduling.plan",
         "processes.kernel",
         "search",
         "plugins",

@@ -62,6 +62,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "how many trials fit into two hours with 8 workers",
             "mpisweep check sweep.toml -n 8 --walltime 2:00:00",
         ),
+        _example("how many nodes to ask for, and for how long", "mpisweep check sweep.toml --plan"),
         _example("write the schema of sweep files for an editor", "mpisweep check --schema"),
     ),
     "top": (

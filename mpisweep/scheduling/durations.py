@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from mpisweep.scheduling.regression import (
     log_work,
 )
 
-__all__ = ["WORK_NAMES", "DurationModel", "work_from_names"]
+__all__ = ["WORK_NAMES", "DurationModel", "Predictive", "work_from_names"]
 
 #: Parameters that multiply the work of a trial in nearly every program that has them.
 WORK_NAMES = frozenset({
@@ -64,6 +64,24 @@ def work_from_names(columns: Mapping[str, Sequence[Value | None]]) -> list[float
     with np.errstate(over="ignore", invalid="ignore"):
         product = np.prod([np.asarray(column, dtype=float) for column in known], axis=0)
     return [float(work) for work in np.nan_to_num(product)]
+
+
+class Predictive(NamedTuple):
+    """A joint distribution of durations: what the fit does not know is common to all trials.
+
+    Attributes:
+        logs: expected logarithm of each duration, shape (trials,).
+        factors: how each depends on the uncertain weights, in units of the spread; shape (trials, features).
+        spread: standard deviation of the residuals.
+        freedom: its degrees of freedom.
+        bounds: of the logarithms.
+    """
+
+    logs: NDArray[np.float64]
+    factors: NDArray[np.float64]
+    spread: float
+    freedom: float
+    bounds: tuple[float, float]
 
 
 class DurationModel:
@@ -108,8 +126,25 @@ class DurationModel:
         self._expected_s: list[float] | None = None
         #: Logarithm of the mean of each trial's predicted distribution; the expected duration is its median.
         self._log_means: list[float] | None = None
-        self._next_fit = 3
+        self._next_fit: float = 3
         self._uncertainty = 1.0
+
+    @classmethod
+    def stated(
+        cls, expected_s: Sequence[float], uncertainty: float, places: Sequence[int] | None = None
+    ) -> DurationModel:
+        """A model that states these durations and never learns.
+
+        Args:
+            expected_s: expected duration of each trial in seconds.
+            uncertainty: ratio of the upper bounds to them.
+            places: place of each trial in the order in which they start; None for the longest first.
+        """
+        model = cls({}, None, len(expected_s), places)
+        model._expected_s = list(expected_s)
+        model._log_means = [math.log(max(seconds, 1e-7)) for seconds in expected_s]
+        model._uncertainty, model._next_fit = uncertainty, math.inf
+        return model
 
     def observe(self, numbers: Sequence[int], durations_s: Sequence[float]) -> None:
         """Add the measured durations of trials that ran to their end."""
@@ -167,6 +202,38 @@ class DurationModel:
         # Extrapolated durations are clipped, but still say which trial is longer.
         keys = logs + self._regression.variance(features) / 2
         return np.exp(np.clip(logs, *self._bounds)).tolist(), keys.tolist()
+
+    def predictive(self, numbers: Sequence[int]) -> Predictive | None:
+        """The predicted distribution of these trials together; None before the first fit."""
+        regression = self._regression
+        if regression is None:
+            return None
+        features, offset, _ = self._all_features()
+        rows = np.asarray(numbers, dtype=int)
+        # The inverse is positive, but rounding may leave a tiny negative eigenvalue.
+        values, vectors = np.linalg.eigh(regression.inverse)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        return Predictive(
+            offset[rows] + regression.mean(features[rows]),
+            features[rows] @ root,
+            regression.unbiased,
+            regression.freedom,
+            self._bounds,
+        )
+
+    def usual(self) -> Predictive | None:
+        """The distribution of a trial about which nothing is known; None before the first fit."""
+        if self._regression is None:
+            return None
+        logs = np.log(np.maximum([*(s for _, s in self._elsewhere), *self._durations_s], 1e-7))
+        spread = max(float(logs.std(ddof=1)), self._regression.unbiased) if len(logs) > 1 else 1.0
+        return Predictive(
+            logs.mean(keepdims=True),
+            np.full((1, 1), 1 / math.sqrt(len(logs))),
+            spread,
+            max(1.0, len(logs) - 1.0),
+            self._bounds,
+        )
 
     def grow(self, configurations: Sequence[Mapping[str, Value]]) -> None:
         """Add trials, whose work is unknown beforehand; once fitted, their durations are predicted."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -57,12 +57,16 @@ class Regression:
         inverse: of the penalised Gram matrix, shape (features, features).
         spread: standard deviation of the residuals.
         likelihood: logarithm of the likelihood of the observations.
+        freedom: degrees of freedom of the residuals, with those of the prior.
+        unbiased: standard deviation of the residuals, corrected for the weights fitted to them.
     """
 
     weights: NDArray[np.float64]
     inverse: NDArray[np.float64]
     spread: float
     likelihood: float
+    freedom: float
+    unbiased: float
 
     def mean(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Predictions of rows of features, shape (trials,)."""
@@ -85,7 +89,7 @@ def fit_best(observed: Observations) -> Regression:
     count = features.shape[1]
     padded = np.zeros(count), np.zeros((count, count))
     padded[0][0], padded[1][0, 0] = constant.weights[0], constant.inverse[0, 0]
-    constant = Regression(*padded, constant.spread, constant.likelihood)
+    constant = replace(constant, weights=padded[0], inverse=padded[1])
     if count == 1:
         return constant
     everything = _fit(observed)
@@ -119,7 +123,11 @@ def _fit(observed: Observations) -> Regression:
         spread = _spread(squares, len(logs))
     z = (logs - features @ weights) / spread
     likelihood = float(_log_density(z[~running], spread).sum() + _log_tail(z[running]).sum())
-    return Regression(weights, inverse, spread, likelihood)
+    # The penalty leaves less than one weight per feature.
+    fitted = features.shape[1] - _RIDGE * float(np.trace(inverse[1:, 1:]))
+    freedom = max(1.0, len(logs) + _PRIOR_COUNT - fitted)
+    unbiased = spread * math.sqrt((len(logs) + _PRIOR_COUNT) / freedom)
+    return Regression(weights, inverse, spread, likelihood, freedom, unbiased)
 
 
 def _spread(squares: float, count: int) -> float:

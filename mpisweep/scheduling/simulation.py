@@ -147,8 +147,8 @@ class Simulation:
                 self._next_tick = min(self._next_tick, self._now + _TICK_S)
                 back = self._held[slot][1:]
                 del self._held[slot][1:]
-                numbers, attempts = tuple(n for n, _ in back), tuple(a for _, a in back)
-                events.append(TrialsReclaimed(slot, numbers, attempts, AttemptEnd.RECLAIMED))
+                given = tuple(number for number, _ in back), tuple(attempt for _, attempt in back)
+                events.append(TrialsReclaimed(slot, *given, AttemptEnd.RECLAIMED))
             case End():
                 self._is_over = True
 
