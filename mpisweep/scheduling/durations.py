@@ -210,12 +210,9 @@ class DurationModel:
             return None
         features, offset, _ = self._all_features()
         rows = np.asarray(numbers, dtype=int)
-        # The inverse is positive, but rounding may leave a tiny negative eigenvalue.
-        values, vectors = np.linalg.eigh(regression.inverse)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
         return Predictive(
             offset[rows] + regression.mean(features[rows]),
-            features[rows] @ root,
+            features[rows] @ _root(regression.inverse),
             regression.unbiased,
             regression.freedom,
             self._bounds,
@@ -342,3 +339,11 @@ def _every(running_s: Mapping[int, float], limit: int) -> dict[int, float]:
     """Up to `limit` of these trials, evenly chosen."""
     stride = -(-len(running_s) // limit) or 1
     return dict(islice(running_s.items(), 0, None, stride))
+
+
+def _root(inverse: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A matrix that times its transpose is the inverse."""
+    # Rounding may leave a tiny negative eigenvalue.
+    values, vectors = np.linalg.eigh(inverse)
+    root: NDArray[np.float64] = vectors * np.sqrt(np.maximum(values, 0.0))
+    return root
