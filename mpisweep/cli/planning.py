@@ -1,4 +1,4 @@
-"""The planner of check and submit: how long a sweep takes on how many nodes, and what to ask for."""
+"""The planner of check and submit: what a sweep takes, and what to ask for."""
 
 from __future__ import annotations
 

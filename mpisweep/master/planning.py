@@ -1,7 +1,7 @@
 """What the planner knows of a sweep: the trials that are left, and what earlier runs took.
 
 The sweep's own results file and one of another sweep (``--from``) say how long trials take, how often they
-fail and are lost, how long runs take to start, and how many workers a node had.
+fail and are lost, how long runs take to start, and how many workers ran per node.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Durations of the trials that are left, drawn many times.
 
 A draw is one possible sweep.  Its noise and the uncertain weights of the regression
-(:mod:`mpisweep.scheduling.durations`) are drawn anew: an error of the weights makes all trials of a draw
+(:mod:`mpisweep.scheduling.durations`) are drawn for each: an error of the weights makes all trials of a draw
 longer or shorter together, so it does not average out over many trials.  Trials that fail or are pruned end
 early, and attempts are lost with their workers, at the rates that earlier runs observed; rates are uncertain
 too (a beta distribution), and what was never observed does not occur.

@@ -77,7 +77,7 @@ def lay_out(drawn: Drawn, workers: int, latency_s: float = 0.0) -> Laid:
 
 
 def _laid_in_bulk(drawn: Drawn, workers: int, latency_s: float) -> Laid:
-    """Lay out so many trials that the workers end together, but for one trial."""
+    """Lay out a sweep whose workers end together, but for one trial each."""
     work = (drawn.durations_s + latency_s) @ drawn.widths / workers
     makespan = np.maximum(work + drawn.durations_s[:, -1], drawn.durations_s.max(axis=1))
     latest = np.maximum(work + drawn.upper_s[:, -1], drawn.upper_s.max(axis=1))

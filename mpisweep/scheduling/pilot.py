@@ -22,7 +22,7 @@ from mpisweep.scheduling.regression import FeatureMap
 
 __all__ = ["PILOT_LEAST", "pilot_trials"]
 
-#: The duration model predicts from so many trials on.
+#: Trials from which on the duration model predicts.
 PILOT_LEAST = 3
 #: Information about each feature before the first trial, in units of one trial.
 _RIDGE = 1e-3
