@@ -14,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import psutil
 import pytest
 from started import end, family, remember
+from test_learning import assert_reproducible
 from test_reliability import ranks_by_number
 from test_run import sweep_file
 from waiting import PATIENCE_S, wait_for
@@ -442,3 +444,132 @@ def test_a_member_leaves_a_part_like_any_results_file(folder, member):
     part = package.load(shares(folder) / f"{name}.h5")
     assert len(part.trials) == 30
     assert part.parameters == ("x",)
+
+
+# ------------------------------------------------------------------------------------- searches that learn
+
+VALLEY = """
+import os, time
+
+def run(trial):
+    with open("begun.txt", "a") as begun:
+        begun.write(f"{trial.number} {os.getpid()}\\n")
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    time.sleep(0.1)
+    return abs(trial.params["x"] - 33.3) / 10 + (trial.params["o"] != "b")
+"""
+
+
+def learning_sweep(folder: Path, search: str = "tpe", trials: int = 40, more: str = "") -> str:
+    (folder / "mine.py").write_text(VALLEY, encoding="utf-8")
+    (folder / "s.toml").write_text(
+        f'name = "s"\nworkload = "mine:run"\nsearch = "{search}"\ntrials = {trials}\nseed = 5\n{more}\n'
+        "[parameters]\nx = { from = 1.0, to = 100.0 }\no = ['a', 'b', 'c']\n"
+        f"[baseline]\nx = 50.0\no = 'a'\n{SILENCE}",
+        encoding="utf-8",
+    )
+    return "s.toml"
+
+
+def check_learned(folder: Path, trials: int, search: str = "tpe") -> package.Sweep:
+    """Check that as many were proposed as the sweep asks for, each once, and each from what was known."""
+    sweep = package.load(folder / "r.h5")
+    assert sweep.trials["state"].tolist() == ["complete"] * (trials + 1)
+    assert sweep.trials["number"].tolist() == list(range(trials + 1))
+    points = list(zip(sweep.trials["x"].tolist(), sweep.trials["o"].tolist(), strict=True))
+    assert len(set(points)) == trials + 1, "no configuration comes twice"
+    assert sorted(sweep.trials["end_order"].tolist()) == list(range(trials + 1))
+    assert (sweep.trials["proposed_after"] >= 0).sum() == trials
+    assert not list(folder.glob("r.h5.shares*"))
+    assert_reproducible(folder / "r.h5", search)
+    return sweep
+
+
+@pytest.mark.parametrize("search", ["tpe", "nsga2"])
+def test_members_propose_together_each_from_what_all_have_found(folder, member, search):
+    sweep = learning_sweep(folder, search)
+    running = [member(sweep, "-o", "r.h5", "-n", n, "--split", "2") for n in ("1", "2")]
+    wait_for(lambda: members_with_lease(folder) == 2)
+    (folder / "go").touch()
+    codes = [process.wait(PATIENCE_S) for process in running]
+    assert 0 in codes, stderr_of_member(folder, 0) + stderr_of_member(folder, 1)
+    assert set(codes) <= {0, 3}
+    done = check_learned(folder, 40, search)
+    assert set(runs_of(folder).values()) == {1}
+    assert len(done.allocations) == 2
+    assert all(done.workers["trials_done"] > 0), "both have proposed and run trials"
+    # Late proposals know what the other member has found: more ends than one of them has.
+    assert done.trials["proposed_after"].max() > max(
+        sum(done.workers["trials_done"][done.workers["allocation"] == row]) for row in range(2)
+    )
+
+
+def search_of(process: subprocess.Popen[str]) -> psutil.Process:
+    """The process in which a member's search runs."""
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        found[:] = [one for one in family(process) if one.name() == "mpisweep-search"]
+        return bool(found)
+
+    wait_for(is_there)
+    return found[0]
+
+
+def test_killed_searches_masters_and_members_propose_no_number_twice_and_no_trial_too_many(
+    folder, member, mpisweep: Run
+):
+    sweep = learning_sweep(folder, trials=60)
+    first = member(sweep, "-o", "r.h5", "-n", "2", "--split", "2")
+    second = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: members_with_lease(folder) == 2)
+    (folder / "go").touch()
+    wait_for(lambda: ended_in(folder / "r.h5") >= 6)
+    search_of(second).kill()
+    wait_for(lambda: "another one continues" in stderr_of_member(folder, 1))
+    ranks_by_number(first)[0].kill()
+    wait_for(lambda: ended_in(folder / "r.h5") >= 20)
+    end(first)
+    wait_for(lambda: ended_in(folder / "r.h5") >= 35)
+    end(second)
+    before = package.load(folder / "r.h5").trials
+    assert not (before["state"] == "failed").any()
+    again = mpisweep("run", sweep, "-o", "r.h5", "-n", "2", "--split", "2")
+    assert again.returncode == 0, again.stderr
+    done = check_learned(folder, 60)
+    over = before["state"] == "complete"
+    assert over.sum() >= 35
+    for name in ("x", "o", "loss", "attempt", "proposed_after"):
+        assert done.trials[name][: len(over)][over].tolist() == before[name][over].tolist(), name
+    # Each of the five that died, or whose master did, repeats at most what it was running.
+    assert sum(runs_of(folder).values()) <= 61 + 2 + 2 + 1
+
+
+def test_a_learning_sweep_may_be_split_grown_and_resumed_alone(folder, member, mpisweep: Run):
+    (folder / "go").touch()
+    sweep = learning_sweep(folder, trials=8)
+    alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
+    assert alone.returncode == 0, alone.stderr
+    before = package.load(folder / "r.h5").trials
+    learning_sweep(folder, trials=16)
+    split = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "3")
+    assert split.returncode == 0, split.stderr
+    assert "the members propose 8 more configurations" in split.stderr
+    (folder / "go").unlink()
+    learning_sweep(folder, trials=24)
+    first = member(sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    wait_for(lambda: members_with_lease(folder) == 1)
+    learning_sweep(folder, trials=30)
+    refused = mpisweep("run", sweep, "-o", "r.h5", "-n", "1", "--split", "2")
+    assert refused.returncode == 2
+    assert "trials: the members propose 24, s.toml has 30" in refused.stderr
+    end(first)
+    (folder / "go").touch()
+    learning_sweep(folder, trials=24)
+    status = mpisweep("status", "r.h5").stdout
+    assert "17 of 25 trials have ended" in status
+    alone = mpisweep("run", sweep, "-o", "r.h5", "-n", "1")
+    assert alone.returncode == 0, alone.stderr
+    done = check_learned(folder, 24)
+    assert done.trials["x"][:9].tolist() == before["x"].tolist()

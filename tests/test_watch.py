@@ -146,6 +146,7 @@ def test_a_split_sweep_without_any_records_is_not_complete(tmp_path):
         job_id="",
         member="m",
         has_begun=False,
+        read_imports=lambda: pytest.fail("the sweep imports nothing"),
     )
     status = sweep_status(mpisweep.load(path))
     assert (status.state, status.trials, status.waiting) == ("running", 4, 4)

@@ -39,6 +39,7 @@ WRITERS = (
     Writer(LEASES, "write_whole", "results.shares.lease_agent"),
     Writer(MASTER, "shares_folder", "master"),
     Writer(LEASES, "shares_folder", "results.shares.lease_agent"),
+    Writer(SEARCH, "shares_folder", "master.shared_search"),
     Writer(SNAPSHOTS, "shares_folder", "results.shares.merging"),
     Writer(SNAPSHOTS, "damaged_folder", "results.compaction"),
     Writer(LEASES, "damaged_folder", "results.shares.lease_agent"),
@@ -145,7 +146,8 @@ def _entries(source: Source) -> dict[str, str]:
             for argument in call.args:
                 if isinstance(argument, ast.Constant) and ":" in str(argument.value):
                     assert module in _STARTERS, f"{module} starts a process that the picture does not have"
-                    found[_STARTERS[module]] = argument.value
+                    # The first one stands for those of one kind.
+                    found.setdefault(_STARTERS[module], argument.value)
     return found
 
 

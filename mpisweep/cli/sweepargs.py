@@ -11,7 +11,7 @@ from mpisweep.cli.arguments import at_least_1
 from mpisweep.plugins import SEARCHES, WORKLOADS, is_named, plugin_names
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import (
-    ADAPTIVE,
+    ADDING,
     COMMAND_LINE,
     OPTUNA,
     PRUNER_NAMES,
@@ -247,7 +247,7 @@ def check_split(spec: Spec, split: int | None) -> None:
     Raises:
         SpecError: if the sweep cannot be split.
     """
-    if split is not None and spec.search in ADAPTIVE:
+    if split is not None and spec.search in ADDING:
         raise SpecError(
             f"{spec.source}: search: {spec.search_text!r} chooses trials by earlier results and cannot be "
             "shared between runs; remove --split"

@@ -11,6 +11,9 @@ remaining trials, so neither a few very long trials nor a wrong expectation give
 share.  The chunks shrink down to 1/(64 K) of the trials, so the members end together.  There are about 10 K
 chunks.
 
+A learning search has no trials yet but the baseline; what the members propose later are chunks too
+(:mod:`mpisweep.results.shares.rounds`).
+
 The trials of a chunk need the same number of ranks, and the chunks with the most ranks come first: a member
 with fewer workers leaves them to others.
 """
@@ -22,9 +25,11 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from mpisweep.blocks import ImportedBlock
+from mpisweep.master.importing import known_imports
 from mpisweep.master.known import KnownSweep, describe_differences, duration_model, known_trials, trial_widths
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.records import EndReason, TrialState
@@ -41,9 +46,10 @@ from mpisweep.results.shares.folder import (
     read_shared,
 )
 from mpisweep.results.shares.membership import MemberWatch
-from mpisweep.search import make_sampler
+from mpisweep.results.shares.rounds import read_rounds
+from mpisweep.search import LearningSearch, Sampler, make_sampler
 from mpisweep.search.numbering import Known, Trials, number_trials
-from mpisweep.spec import Spec, parse_spec
+from mpisweep.spec import LEARNING, Spec, parse_spec
 
 __all__ = ["AlreadyCompleteError", "Share", "cut", "join"]
 
@@ -73,13 +79,21 @@ class Share:
         path: the sweep's results file.
         part: the results file that this member writes.
         base: the results from before the split.
+        count: number of trials at the time of the split.
+        rounds: number of rounds of a learning search that had been proposed when this member joined.
+        proposed: number of configurations in these rounds.
+        imported: trials known from elsewhere; None if there are none.
     """
 
     path: Path
     part: Path
     base: KnownSweep | None
-    #: All trials at the time of the split.
+    #: All trials at the time of the split, and those of the rounds.
     _trials: Trials
+    count: int
+    rounds: int = 0
+    proposed: int = 0
+    imported: ImportedBlock | None = None
 
     def trials(self, known: Known | None) -> Trials:
         """All trials, with the states that this member has recorded.
@@ -90,17 +104,25 @@ class Share:
         if known is None:
             # The part is a file of its own, so it records all trials again.
             return replace(self._trials, first_new=0)
-        here = [attempt > 0 for attempt in known.attempts]
-        pairs = zip(self._trials.states, known.states, here, strict=True)
-        states = [now if was_here else before for before, now, was_here in pairs]
-        attempts = [
-            max(before, now) for before, now in zip(self._trials.attempts, known.attempts, strict=True)
-        ]
-        return replace(self._trials, states=states, attempts=attempts, first_new=self._trials.count)
+        states, attempts = [*self._trials.states], [*self._trials.attempts]
+        # Rounds that were proposed since the earlier master's last record are new to the part.
+        for number, (state, attempt) in enumerate(zip(known.states, known.attempts, strict=True)):
+            if attempt > 0:
+                states[number] = state
+            attempts[number] = max(attempts[number], attempt)
+        return replace(self._trials, states=states, attempts=attempts, first_new=len(known.states))
 
 
 def join(
-    spec: Spec, path: Path, split: int, snapshotter: Snapshotter, *, job_id: str, member: str, has_begun: bool
+    spec: Spec,
+    path: Path,
+    split: int,
+    snapshotter: Snapshotter,
+    *,
+    job_id: str,
+    member: str,
+    has_begun: bool,
+    read_imports: Callable[[], ImportedBlock],
 ) -> Share:
     """Become a member; the first one splits the sweep.
 
@@ -112,6 +134,7 @@ def join(
         job_id: job id of the batch system.
         member: name of the member, which is the name of its run.
         has_begun: whether this run is a member already, and a new master takes over.
+        read_imports: reads the trials that the sweep file imports.
 
     Raises:
         AlreadyCompleteError: if every trial has ended, or a rule of [stop] has ended the search.
@@ -125,17 +148,36 @@ def join(
         if shared is None:
             if has_begun:
                 raise RunOverError(member)
-            _begin(spec, path, split, snapshotter, job_id)
+            _begin(spec, path, split, snapshotter, job_id, read_imports)
             continue
         base = known_trials(spec, base_file(folder), snapshotter.read)
         trials = number_trials(spec, make_sampler(spec), base)
         differences = _differences(spec, trials, split, shared)
         if not differences:
-            return Share(path, part_file(folder, member), base, trials)
+            rounds = read_rounds(folder)
+            for one in rounds:
+                trials.grow(one.configurations, one.repeats)
+            return Share(
+                path,
+                part_file(folder, member),
+                base,
+                trials,
+                shared.count,
+                len(rounds),
+                sum(len(one.configurations) for one in rounds),
+                ImportedBlock(**shared.imported) if shared.imported else None,
+            )
         _refuse_or_gather(spec, path, snapshotter, shared, differences)
 
 
-def _begin(spec: Spec, path: Path, split: int, snapshotter: Snapshotter, job_id: str) -> None:
+def _begin(
+    spec: Spec,
+    path: Path,
+    split: int,
+    snapshotter: Snapshotter,
+    job_id: str,
+    read_imports: Callable[[], ImportedBlock],
+) -> None:
     """Create the shares, unless another member is creating them."""
     journal = journal_folder(path)
     try:
@@ -151,17 +193,20 @@ def _begin(spec: Spec, path: Path, split: int, snapshotter: Snapshotter, job_id:
         if segments(journal):
             snapshotter.close_journal(path, claim.token)
         known = known_trials(spec, path, snapshotter.read)
-        trials = number_trials(spec, make_sampler(spec), known)
+        sampler = make_sampler(spec)
+        trials = number_trials(spec, sampler, known)
+        proposals = _proposals(sampler, trials, known)
         waiting = [
             number
             for number, state in enumerate(trials.states)
             if not TrialState(state).is_end and number not in trials.excluded
         ]
-        if not waiting and known is not None:
+        if not waiting and not proposals and known is not None:
             raise AlreadyCompleteError(_exit_code(spec, known))
         if known is not None and known.rules is not None and (ended_by := known.rules.ended_by):
             raise AlreadyCompleteError(ended_by.exit_code, ended_by.value)
         model = duration_model(spec, trials, known)
+        imported = known_imports(known) or (read_imports() if spec.imports else None)
         first_first = list(reversed(model.next_last(waiting)))
         widths = trial_widths(spec, trials) or [1] * trials.count
         chunks: list[list[int]] = []
@@ -169,12 +214,23 @@ def _begin(spec: Spec, path: Path, split: int, snapshotter: Snapshotter, job_id:
             chunks += cut([number for number in first_first if widths[number] == width], model.weight, split)
         chunk_widths = [widths[chunk[0]] for chunk in chunks]
         shared = SharedSweep(
-            spec.text, spec.source, split, trials.count, _digest(trials), chunks, chunk_widths
-        )
+            spec.text, spec.source, split, trials.count, _digest(trials), chunks, chunk_widths, proposals,
+            {} if imported is None else asdict(imported),
+        )  # fmt: skip
         if create_shares(shares_folder(path), shared, path, claim.token):
             log.info("%d trials are split into %d chunks", len(waiting), len(chunks))
+            if proposals:
+                log.info("the members propose %d more configurations", proposals)
     finally:
         claim.release()
+
+
+def _proposals(sampler: Sampler, trials: Trials, known: KnownSweep | None) -> int:
+    """Number of configurations that a learning search is still to propose; 0 for other searches."""
+    if not isinstance(sampler, LearningSearch):
+        return 0
+    made = {trials.configuration_of[number] for number in (known.proposed_after if known else ())}
+    return max(0, sampler.trials - len(made))
 
 
 def cut(longest_first: Sequence[int], weight: Callable[[int], float], split: int) -> list[list[int]]:
@@ -226,6 +282,8 @@ def _differences(spec: Spec, trials: Trials, split: int, shared: SharedSweep) ->
         differences.append(f"trials: the members have {shared.count:,}, {spec.source} gives {trials.count:,}")
     elif not differences and _digest(trials) != shared.digest:
         differences.append("trials: the sweep file is unchanged but now gives different trials")
+    if spec.search in LEARNING and recorded.trials != spec.trials:
+        differences.append(f"trials: the members propose {recorded.trials}, {spec.source} has {spec.trials}")
     if recorded.stop != spec.stop:
         differences.append(f"[stop]: the members have other rules than {spec.source}")
     if split != shared.split:

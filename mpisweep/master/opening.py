@@ -177,7 +177,7 @@ def open_sweep(
         sampler = make_sampler(spec)
         trials = number_trials(spec, sampler, past.known) if share is None else share.trials(past.known)
         imported = known_imports(past.known)
-        new_imports = read_imports() if spec.imports and imported is None else None
+        new_imports = None if imported is not None else _new_imports(spec, share, read_imports)
         opening = _opening_record(spec, claim.run, mastership.epoch, facts, past.known)
         journal = _start_journal(path, claim, opening, new_imports)
     search = make_search(spec, sampler, trials, past.known)
@@ -186,14 +186,22 @@ def open_sweep(
         reopen_infeasible(journal, trials)
     exclude(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
-    learning = learning_past(spec, sampler, trials, past.known, imported or new_imports)
-    scheduler = _scheduler(
-        spec, trials, past, facts.launch, stop, search, learning, is_shared=share is not None
-    )
+    learned = past.known if share is None else share.base  # members read what has become known since
+    learning = learning_past(spec, sampler, trials, learned, imported or new_imports)
+    scheduler = _scheduler(spec, trials, past, facts.launch, stop, search, learning, share)
     before = past.before
     best = before.best(spec.objectives) if before else BestSoFar(spec.objectives)
     measures = spec.measures or (before is not None and before.has_metrics)
     return Opened(path, trials, best, measures, scheduler, journal, claim, stop, share, learning)
+
+
+def _new_imports(
+    spec: Spec, share: Share | None, read_imports: Callable[[], ImportedBlock]
+) -> ImportedBlock | None:
+    """Read the trials known from elsewhere for the first time; all members of a split have the same."""
+    if share is not None:
+        return share.imported
+    return read_imports() if spec.imports else None
 
 
 @contextlib.contextmanager
@@ -286,16 +294,14 @@ def _scheduler(
     stop: StopPlan | None,
     search: AddingSearch | None,
     learning: LearningPast | None,
-    *,
-    is_shared: bool,
+    share: Share | None,
 ) -> Scheduler:
     """Create the scheduler with the trials held and lost before this master."""
-    known = past.known
-    proposals = (
-        None
-        if learning is None
-        else Proposals(learning.search.trials, len(learning.known), spec.repeats.first)
-    )
+    known, is_shared = past.known, share is not None
+    proposals = None
+    if learning is not None:
+        made = len(learning.known) + (0 if share is None else share.proposed)
+        proposals = Proposals(learning.search.trials, made, spec.repeats.first)
     return Scheduler(
         trials.states,
         trials.attempts,

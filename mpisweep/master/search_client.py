@@ -3,6 +3,9 @@
 The master sends it every end, asks it for proposals, and never waits for either.  One request is open at a
 time; ends that arrive meanwhile go with the next one.  If the process dies or hangs, another one is started
 with everything that is known, and the open request is repeated.
+
+A member of a split sweep tells its search nothing: that reads the results of all members
+(:mod:`mpisweep.master.shared_search`).
 """
 
 from __future__ import annotations
@@ -12,17 +15,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mpisweep.blocks import EndedBlock
+from mpisweep.master.joining import Share
 from mpisweep.master.searching import LearningPast
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.records import EndReason, TrialState, Value
-from mpisweep.scheduling.events import Proposed, StopRequested
+from mpisweep.results.shares.rounds import Round
+from mpisweep.scheduling.events import Proposed, ProposedRound, RoundsProposed, StopRequested
 from mpisweep.search.learning import Outcome
 from mpisweep.search.numbering import Trials
 from mpisweep.search.repeated import MeanOfRepeats
 from mpisweep.spec import Spec
 
-__all__ = ["SearchClient"]
+__all__ = ["SearchClient", "SharedSearchClient"]
 
 _NAME = "the process of the search"
 #: The process hangs if it does not answer for this long, in seconds; a Gaussian process may take a minute.
@@ -31,6 +36,8 @@ _HANGS_S = 900.0
 _MOST_ENDS = 1000
 #: Number of processes that may die with the same request.
 _MOST_DEATHS = 3
+
+SearchEvent = Proposed | RoundsProposed | StopRequested
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +73,10 @@ class SearchClient:
         self._count = 0
         self._deaths = 0
         self._has_failed = False
-        self._process = SideProcess(server, _NAME, "mpisweep.search.serving:serve_search", self._past())
+        self._process = self._started(server)
+
+    def _started(self, server: ForkServer) -> SideProcess:
+        return SideProcess(server, _NAME, "mpisweep.search.serving:serve_search", self._past())
 
     def fileno(self) -> int:
         """For select(); readable when :meth:`hear` has something to read."""
@@ -116,19 +126,24 @@ class SearchClient:
         """Send the next request, unless one is open."""
         if self._process.asked is not None or self._has_failed:
             return
+        request = self._next_request()
+        if request is not None:
+            self._process.ask(request)
+
+    def _next_request(self) -> dict[str, Any] | None:
         ends = self._ends[self._sent : self._sent + _MOST_ENDS]
         is_last = self._sent + len(ends) == len(self._ends)
         request: dict[str, Any] = {"ask": "learn", "ends": ends}
         if self._count and is_last:
             request |= {"ask": "propose", "first": self._trials.configurations, "count": self._count}
         elif not ends:
-            return
+            return None
         self._sent += len(ends)
-        self._process.ask(request)
+        return request
 
     # ------------------------------------------------------------------------------------- receiving
 
-    def hear(self) -> Iterator[Proposed | StopRequested]:
+    def hear(self) -> Iterator[SearchEvent]:
         """Read the answers of the process; call it when :meth:`fileno` is readable."""
         answers = self._process.receive()
         if answers is None:
@@ -140,16 +155,19 @@ class SearchClient:
             if "error" in answer:
                 yield from self._fail(answer["error"])
                 return
-            if "configurations" in answer:
-                yield self._proposed(answer)
+            event = self._event(answer)
+            if event is not None:
+                yield event
             self._send()
 
-    def keep_time(self, now: float) -> Iterator[Proposed | StopRequested]:
+    def keep_time(self, now: float) -> Iterator[SearchEvent]:
         """Replace a process that hangs."""
         if self._process.hangs(now, _HANGS_S):
             yield from self._replace("does not answer")
 
-    def _proposed(self, answer: Mapping[str, Any]) -> Proposed:
+    def _event(self, answer: Mapping[str, Any]) -> SearchEvent | None:
+        if "configurations" not in answer:
+            return None
         found = [self._completed(one) for one in answer["configurations"]]
         is_exhausted = len(found) < self._count
         self._count = 0
@@ -165,7 +183,7 @@ class SearchClient:
 
     # ------------------------------------------------------------------------------------- failures
 
-    def _replace(self, why: str) -> Iterator[Proposed | StopRequested]:
+    def _replace(self, why: str) -> Iterator[SearchEvent]:
         self._deaths += 1
         if self._deaths > _MOST_DEATHS:
             yield from self._fail(f"its process died {self._deaths} times in a row")
@@ -177,7 +195,7 @@ class SearchClient:
         self._process.done()
         self._send()
 
-    def _fail(self, why: str) -> Iterator[Proposed | StopRequested]:
+    def _fail(self, why: str) -> Iterator[SearchEvent]:
         if not self._has_failed:
             log.error("the search failed: %s", why)
         self._has_failed = True
@@ -202,4 +220,81 @@ class SearchClient:
             "known": self._known,
             "ends": self._ends,
             "imported": self._learned.told_first,
+        }
+
+
+class SharedSearchClient(SearchClient):
+    """Asks the learning search of a split sweep for proposals.
+
+    Args:
+        server: forks the process.
+        spec: the sweep.
+        trials: all trials; read, never changed.
+        past: what the search knew before the split.
+        share: this member's part.
+        member: its name.
+        job_id: job id of the batch system.
+    """
+
+    def __init__(
+        self,
+        server: ForkServer,
+        spec: Spec,
+        trials: Trials,
+        past: LearningPast,
+        share: Share,
+        *,
+        member: str,
+        job_id: str,
+    ) -> None:
+        self._share = share
+        self._member = member
+        self._job_id = job_id
+        #: Number of rounds that the scheduler knows.
+        self._rounds = share.rounds
+        super().__init__(server, spec, trials, past)
+
+    def _started(self, server: ForkServer) -> SideProcess:
+        return SideProcess(server, _NAME, "mpisweep.master.shared_search:serve_shared_search", self._past())
+
+    def tell(self, block: EndedBlock) -> None:
+        """Do nothing: the process reads the ends of all members."""
+
+    def tell_infeasible(self, numbers: Sequence[int]) -> None:
+        """Do nothing: the process reads the ends of all members."""
+
+    def _next_request(self) -> dict[str, Any] | None:
+        return {"ask": "propose", "count": self._count, "rounds": self._rounds} if self._count else None
+
+    def _event(self, answer: Mapping[str, Any]) -> SearchEvent | None:
+        self._count = 0
+        rounds = [Round(**one) for one in answer["rounds"]]
+        self._rounds += len(rounds)
+        return RoundsProposed(
+            tuple(
+                ProposedRound(
+                    tuple(map(dict, one.configurations)),
+                    tuple(map(self._spec.ranks, one.configurations)),
+                    one.known,
+                    one.member == self._member,
+                )
+                for one in rounds
+            ),
+            answer["seconds"],
+            answer["is_exhausted"],
+        )
+
+    def _past(self) -> dict[str, Any]:
+        count = self._share.count
+        configuration_of = self._trials.configuration_of[:count]
+        past = super()._past()
+        return past | {
+            "path": str(self._share.path),
+            "member": self._member,
+            "job_id": self._job_id,
+            "names": list(self._trials.parameters),
+            "configurations": past["configurations"][: max(configuration_of, default=-1) + 1],
+            "configuration_of": configuration_of,
+            "known": self._learned.known,
+            "ends": self._learned.ends,
         }

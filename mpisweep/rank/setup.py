@@ -12,7 +12,7 @@ from mpisweep.master.joining import Share, join
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.opening import Mastership, Opened, RunFacts, ended_error, open_sweep
 from mpisweep.master.prune_client import PruneClient
-from mpisweep.master.search_client import SearchClient
+from mpisweep.master.search_client import SearchClient, SharedSearchClient
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.master.vigil import Vigil
 from mpisweep.processes.forkserver import ForkServer
@@ -102,6 +102,7 @@ class MasterSetup:
             job_id=self._place.allocation.job_id,
             member=mastership.run,
             has_begun=mastership.has_begun,
+            read_imports=lambda: read_imports(self._server, self._spec),
         )
 
     def _run_until(self, ends_at: float | None) -> float | None:
@@ -129,14 +130,14 @@ class MasterSetup:
                 job_id=self._place.allocation.job_id,
                 silence_s=self._spec.limits.silence_s,
             )
-        search_client = None
-        if opened.learning is not None:
-            search_client = SearchClient(
-                self._server,
-                self._spec,
-                opened.trials,
-                opened.learning,
-            )
+        search_client: SearchClient | None = None
+        if opened.learning is not None and opened.share is not None:
+            search_client = SharedSearchClient(
+                self._server, self._spec, opened.trials, opened.learning, opened.share,
+                member=opened.claim.run, job_id=self._place.allocation.job_id,
+            )  # fmt: skip
+        elif opened.learning is not None:
+            search_client = SearchClient(self._server, self._spec, opened.trials, opened.learning)
         prune_client = None
         if self._spec.prune is not None:
             prune_client = PruneClient(

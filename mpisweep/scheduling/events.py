@@ -16,7 +16,9 @@ __all__ = [
     "Event",
     "NothingToLease",
     "Proposed",
+    "ProposedRound",
     "PruneAdvised",
+    "RoundsProposed",
     "ShareEvent",
     "SlotBroken",
     "StopRequested",
@@ -145,6 +147,38 @@ class Proposed:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposedRound:
+    """What one member of a shared sweep has proposed.
+
+    Attributes:
+        configurations: new configurations, complete.
+        widths: number of ranks that each needs.
+        known: number of ends that the search knew.
+        is_ours: whether this allocation may run their trials.
+    """
+
+    configurations: tuple[dict[str, Value], ...]
+    widths: tuple[int, ...]
+    known: int
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoundsProposed:
+    """The learning search of a shared sweep answered a request: all rounds since the last answer.
+
+    Attributes:
+        rounds: in their order; others' rounds come before this allocation's own.
+        seconds: how long the last one took.
+        is_exhausted: whether there are no more; also if the search failed.
+    """
+
+    rounds: tuple[ProposedRound, ...]
+    seconds: float
+    is_exhausted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PruneAdvised:
     """The pruner finds this attempt hopeless; the worker of this rank has reported it."""
 
@@ -164,5 +198,5 @@ ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 Event = (
     WorkerJoined | DeviceSuspected | WorkerLost | SlotBroken
     | TrialsEnded | TrialsReclaimed | StopRequested
-    | ShareEvent | Proposed | PruneAdvised | TimePassed
+    | ShareEvent | Proposed | RoundsProposed | PruneAdvised | TimePassed
 )  # fmt: skip

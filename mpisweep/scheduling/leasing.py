@@ -11,6 +11,8 @@ It leaves trials that need more ranks than it has slots to other members.
 A member that stalled may have been declared dead: after a pause nothing is handed out before an answer says
 which trials this allocation still owns.
 
+A learning search proposes when nothing is left to lease, first of all what dead members left.
+
 Pure: no clock, no I/O.
 """
 
@@ -52,6 +54,8 @@ class Supply:
         self.must_ask_first = False
         #: Whether nothing is left to lease.
         self.is_exhausted = False
+        #: Whether the last answer had nothing new: a learning search may propose.
+        self.is_dry = False
 
     def __len__(self) -> int:
         return len(self._elsewhere)
@@ -69,9 +73,21 @@ class Supply:
         new = [number for number in numbers if number in self._elsewhere and number not in self._revoked]
         self._elsewhere.difference_update(new)
         self._is_asked = self.must_ask_first = False
-        self._last_grant = len(new)
-        self._useless_at = aside + len(new)
+        self.is_dry = not new
+        self._note_size(len(new), aside)
         return new
+
+    def add(self, numbers: Iterable[int]) -> None:
+        """Note trials that another member has proposed."""
+        self._elsewhere.update(numbers)
+
+    def note_own(self, count: int, aside: int) -> None:
+        """Note that this allocation has proposed trials, which are its own; `aside` as in :meth:`grant`."""
+        self._note_size(count, aside)
+
+    def _note_size(self, count: int, aside: int) -> None:
+        self._last_grant = count
+        self._useless_at = aside + count
 
     def revoke(self, numbers: Iterable[int]) -> None:
         """Note trials that other members took over; those that run here go elsewhere when reclaimed."""
@@ -91,6 +107,7 @@ class Supply:
     def note_nothing_left(self, sure: bool, is_busy: bool, now: float) -> None:
         """Note an empty answer; `is_busy`: trials run here, or wait for a slot."""
         self._is_asked = self.must_ask_first = False
+        self.is_dry = True
         self._ask_at = now + AGAIN_S
         self.is_exhausted = sure and not is_busy
 

@@ -36,6 +36,7 @@ from mpisweep.scheduling.events import (
     NothingToLease,
     Proposed,
     PruneAdvised,
+    RoundsProposed,
     SlotBroken,
     StopRequested,
     TimePassed,
@@ -56,6 +57,7 @@ from mpisweep.scheduling.rules.learning import (
     ask_search,
     learn_durations,
     on_proposed,
+    on_rounds_proposed,
     tell_race,
     would_add,
 )
@@ -263,6 +265,8 @@ def _decide(core: Core, event: Event, now: float) -> list[Decision]:
             return on_nothing_to_lease(core, sure, now)
         case Proposed():
             return on_proposed(core, event)
+        case RoundsProposed():
+            return on_rounds_proposed(core, event)
         case PruneAdvised(number, attempt, rank):
             return on_prune_advised(core, number, attempt, rank)
         case TimePassed():

@@ -108,7 +108,8 @@ class Proposer:
             self._add_to_study(-1 - place, configuration, End(-1 - place, [objective]))
         self._imported = self._study.get_trials()
         # What a sampler proposed for an inactive parameter is in the study alone.
-        if keeps_no_state(sampler.name) and not space.conditions:
+        self._is_loaded = keeps_no_state(sampler.name) and not space.conditions
+        if self._is_loaded:
             self._load(past)
         else:
             self._replay(past)
@@ -128,11 +129,23 @@ class Proposer:
                 self._add(number, configuration, None)
                 continue
             self.tell(past.ends[self.ends : known])
-            if self._propose(number) != configuration:
-                # Another version of the sampler: take the recorded proposal, without its state.
-                self._fail(number)
-                self._add(number, configuration, None)
+            self._repeat(number, configuration)
         self.tell(past.ends[self.ends :])
+
+    def _repeat(self, number: int, configuration: Configuration) -> None:
+        """Propose again what was proposed before, for what the sampler keeps."""
+        if self._propose(number) != configuration:
+            # Another version of the sampler: take the recorded proposal, without its state.
+            self._fail(number)
+            self._add(number, configuration, None)
+
+    def follow(self, first: int, configurations: Sequence[Configuration]) -> None:
+        """Take what another process has proposed for trials from `first` on, knowing the same ends."""
+        for number, configuration in enumerate(configurations, first):
+            if self._is_loaded:
+                self._add(number, configuration, None)
+            else:
+                self._repeat(number, configuration)
 
     def _add(self, number: int, configuration: Configuration, end: End | None) -> None:
         """Add a trial that was not proposed here, running or ended."""

@@ -6,6 +6,7 @@
         sweep.json                the sweep file, how it was split, the trials of each chunk
         base.h5                   NAME.h5 before the split; missing for a new sweep
         00007-000001.lease        chunk 7, epoch 1: see mpisweep.results.shares.leases
+        00012.round               proposals of a learning search: see mpisweep.results.shares.rounds
         MEMBER.h5, MEMBER.h5.journal/    one member's results, like those of any other run
         MEMBER.left               created when the member has ended cleanly
         rule                      the end by a rule of [stop] that holds for the results of all members
@@ -29,9 +30,11 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from mpisweep.results import ResultsError
 from mpisweep.results.shares.leases import Lease
+from mpisweep.results.shares.rounds import Round, lease_of, read_round
 from mpisweep.results.syncing import sync
 
 __all__ = [
@@ -62,6 +65,8 @@ class SharedSweep:
         digest: of all their configurations, in order.
         chunks: the trials of each chunk that had not ended when the sweep was split.
         widths: number of ranks that the trials of each chunk need; empty if all need one.
+        proposals: number of configurations that a learning search is to propose; 0 for other searches.
+        imported: the trials known from elsewhere, column by column; empty without any.
     """
 
     spec: str
@@ -71,6 +76,15 @@ class SharedSweep:
     digest: str
     chunks: list[list[int]]
     widths: list[int] = field(default_factory=list)
+    proposals: int = 0
+    imported: dict[str, list[Any]] = field(default_factory=dict)
+
+    def to_come(self, rounds: Iterable[Round]) -> int:
+        """Number of configurations that a learning search is still to propose."""
+        made = list(rounds)
+        if made and made[-1].is_last:
+            return 0
+        return max(0, self.proposals - sum(len(one.configurations) for one in made))
 
 
 def part_file(folder: Path, member: str) -> Path:
@@ -202,7 +216,7 @@ def read_rule(folder: Path) -> str:
 
 
 def read_leases(folder: Path, known: dict[str, Lease] | None = None) -> list[Lease]:
-    """Read all leases.
+    """Read all leases, also the first ones of rounds.
 
     Args:
         folder: of the shares.
@@ -216,7 +230,9 @@ def read_leases(folder: Path, known: dict[str, Lease] | None = None) -> list[Lea
     for name in os.listdir(folder):
         if name.endswith(".lease") and name not in known:
             known[name] = _read_lease(folder / name)
-    return list(known.values())
+        elif name.endswith(".round") and name not in known:
+            known[name] = lease_of(read_round(folder / name))
+    return [lease for lease in known.values() if lease.numbers]
 
 
 def _read_lease(path: Path) -> Lease:

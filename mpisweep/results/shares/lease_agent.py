@@ -39,6 +39,7 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, damaged_folder, shares_folder, stop_file
 from mpisweep.results.reports import Reading
+from mpisweep.results.shares.ending import exit_code_of
 from mpisweep.results.shares.folder import (
     SharedSweep,
     clear_away,
@@ -113,7 +114,7 @@ def _send(connection: socket.socket, **what: Any) -> None:
 
 
 def _exit_code_of_file(path: Path) -> int:
-    from mpisweep.results.shares.merging import exit_code_of, read_sweep
+    from mpisweep.results.shares.merging import read_sweep
 
     try:
         return exit_code_of(read_sweep(path, reading=Reading.TABLES))
@@ -322,7 +323,7 @@ class _LeaseAgent:
 
     def _leave(self) -> None:
         """Leave after the member's part is written; the last member leaves only the whole file."""
-        from mpisweep.results.shares.merging import OvertakenError, exit_code_of, note_rule, write_whole
+        from mpisweep.results.shares.merging import OvertakenError, note_rule, write_whole
 
         left_file(self._folder, self._member).touch()
         until = time.monotonic() + min(self._silence_s, _LEAVE_WAIT_S)

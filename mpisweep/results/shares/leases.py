@@ -3,7 +3,8 @@
 Terms: a *member* is one run of the program that works on a sweep together with others; a *chunk* is a part of
 the sweep's trials; a *lease* gives a chunk, or the rest of it, to one member.
 
-1. The chunks are fixed when the sweep is split.  A lease is written once and is never changed or removed.
+1. The chunks are fixed when the sweep is split; a learning search adds some, each with its first lease
+   (:mod:`mpisweep.results.shares.rounds`).  A lease is written once and is never changed or removed.
 2. The leases of a chunk have *epochs* 1, 2, 3 ...; if two members want the same epoch, only one gets it.  The
    first one covers the whole chunk.  A later one takes over from a member that is gone; it lists the trials
    that have not ended in that member's part, how often each was tried, and how often it was lost together
@@ -37,6 +38,7 @@ class Lease:
         host: node of the member's master, for messages.
         job_id: of the batch system; empty without one.
         at: when it was taken, in seconds since 1970.
+        width: the most ranks that any of the trials needs.
     """
 
     chunk: int
@@ -48,6 +50,7 @@ class Lease:
     host: str = ""
     job_id: str = ""
     at: float = 0.0
+    width: int = 1
 
 
 class Left(NamedTuple):
@@ -90,7 +93,7 @@ class Leases:
 
     def __init__(self, chunks: Sequence[Sequence[int]], member: str, widths: Sequence[int] = ()) -> None:
         self._chunks = chunks
-        self._widths = widths or [1] * len(chunks)
+        self._widths = list(widths) or [1] * len(chunks)
         self._member = member
         #: Chunk -> its leases, sorted by epoch.
         self._leases: dict[int, list[Lease]] = {}
@@ -100,6 +103,10 @@ class Leases:
     def learn(self, leases: Iterable[Lease]) -> None:
         """Add leases that exist; a view may be out of date, but never holds one that does not exist."""
         for lease in leases:
+            # A chunk beyond the first ones exists by its first lease.
+            self._widths += [lease.width] * (lease.chunk + 1 - len(self._widths))
+            if lease.chunk >= len(self._chunks):
+                self._widths[lease.chunk] = lease.width
             known = self._leases.setdefault(lease.chunk, [])
             if lease not in known:
                 known.append(lease)
@@ -144,11 +151,14 @@ class Leases:
         """
         order = [chunk for chunk, width in enumerate(self._widths) if ranks is None or width <= ranks]
         for chunk in reversed(order) if shortest else order:
-            if chunk not in self._leases:
+            if self._is_free(chunk):
                 numbers = tuple(self._chunks[chunk])
                 nothing = (0,) * len(numbers)
-                return Lease(chunk, 1, self._member, numbers, nothing, nothing)
+                width = self._widths[chunk]
+                return Lease(chunk, 1, self._member, numbers, nothing, nothing, width=width)
         for chunk in reversed(order) if shortest else order:
+            if chunk not in self._leases:
+                continue
             last = self._leases[chunk][-1]
             if self._is_done(last) or last.member not in gone or self._has_held(chunk):
                 continue
@@ -163,10 +173,18 @@ class Leases:
         free = (
             width
             for chunk, width in enumerate(self._widths)
-            if chunk not in self._leases
-            or (self._leases[chunk][-1].member in gone and not self._is_done(self._leases[chunk][-1]))
+            if self._is_free(chunk)
+            or (
+                chunk in self._leases
+                and self._leases[chunk][-1].member in gone
+                and not self._is_done(self._leases[chunk][-1])
+            )
         )
         return max((width for width in free if ranks is not None and width > ranks), default=0)
+
+    def _is_free(self, chunk: int) -> bool:
+        """Whether a chunk of the split has no lease yet."""
+        return chunk < len(self._chunks) and chunk not in self._leases
 
     def _is_done(self, lease: Lease) -> bool:
         return (lease.chunk, lease.epoch) in self._done
@@ -188,4 +206,7 @@ class Leases:
             losses.append(lost + (beside and found.was_running))
         if not numbers:
             return None
-        return Lease(last.chunk, last.epoch + 1, self._member, tuple(numbers), tuple(attempts), tuple(losses))
+        return Lease(
+            last.chunk, last.epoch + 1, self._member, tuple(numbers), tuple(attempts), tuple(losses),
+            width=last.width,
+        )  # fmt: skip

@@ -16,16 +16,17 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mpisweep.records import AttemptEnd, EndReason, TrialState
+from mpisweep.records import AttemptEnd, TrialState
 from mpisweep.results import ResultsError, damaged_folder, journal_folder, shares_folder
 from mpisweep.results.file.writing import write_file
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.journal.segments import segments
 from mpisweep.results.merged import read_merged, read_until_stable
 from mpisweep.results.reports import KeptReports, OtherReports, Reading
+from mpisweep.results.shares.ending import state_of
 from mpisweep.results.shares.folder import (
     SharedSweep,
     base_file,
@@ -39,11 +40,15 @@ from mpisweep.results.shares.folder import (
 )
 from mpisweep.results.shares.leases import Lease, owners, superseded
 from mpisweep.results.shares.membership import MemberWatch
+from mpisweep.results.shares.proposed import add_proposed, order_as_told
+from mpisweep.results.shares.rounds import Round, read_rounds
 from mpisweep.results.state import SweepState
 from mpisweep.results.stopping import reached_rule
-from mpisweep.spec import SpecError, parse_spec
 
-__all__ = ["OvertakenError", "exit_code_of", "gather", "merge", "note_rule", "read_sweep", "write_whole"]
+__all__ = [
+    "OvertakenError", "gather", "merge", "note_rule", "read_readable", "read_sweep",
+    "write_whole",
+]  # fmt: skip
 
 _WATCH_EVERY_S = 0.5
 
@@ -70,6 +75,27 @@ def read_sweep(
     return read_merged(path, damages, reading=reading) if state is None else state
 
 
+def read_readable(folder: Path) -> SweepState | None:
+    """Read the tables of all members whose parts can be read now; None if the sweep is not split.
+
+    Raises:
+        ResultsError: when what the members agree on, or a lease, is damaged.
+        OSError: when the folder is gone.
+    """
+    shared = read_shared(folder)
+    if shared is None:
+        return None
+    leases, rounds = read_leases(folder), read_rounds(folder)
+    parts: dict[str, SweepState] = {}
+    for member in members(folder):
+        # It is read next time: a part that is damaged, or replaced meanwhile.
+        with contextlib.suppress(ResultsError, OSError):
+            parts[member] = read_merged(part_file(folder, member), reading=Reading.TABLES)
+    base = base_file(folder)
+    before = read_merged(base, reading=Reading.TABLES) if base.exists() else SweepState()
+    return merge(shared, before, parts, leases, Reading.TABLES, rounds)
+
+
 def _read_parts(
     folder: Path, reading: Reading, damages: list[Damage] | None = None, aside: Path | None = None
 ) -> SweepState | None:
@@ -94,7 +120,7 @@ def _look_at_parts(
     shared = read_shared(folder)
     if shared is None:
         return None, True
-    leases = read_leases(folder)
+    leases, rounds = read_leases(folder), read_rounds(folder)
     held = None if aside is None else Path(tempfile.mkdtemp(prefix="held-", dir=aside))
     parts: dict[str, SweepState] = {}
     for member in members(folder):
@@ -107,8 +133,9 @@ def _look_at_parts(
                 raise
     base = base_file(folder)
     state = merge(
-        shared, read_merged(base, reading=reading) if base.exists() else SweepState(), parts, leases, reading
-    )
+        shared, read_merged(base, reading=reading) if base.exists() else SweepState(), parts, leases, reading,
+        rounds,
+    )  # fmt: skip
     # If a chunk was taken over in between, some results do not match the leases.
     return state, len(read_leases(folder)) == len(leases)
 
@@ -150,6 +177,7 @@ def merge(
     parts: Mapping[str, SweepState],
     leases: Iterable[Lease],
     reading: Reading = Reading.SAMPLES,
+    rounds: Sequence[Round] = (),
 ) -> SweepState:
     """Merge the members' results by the rules of :mod:`mpisweep.results.shares.leases`.
 
@@ -159,6 +187,7 @@ def merge(
         parts: the state of each member.
         leases: all leases.
         reading: which curves were read.
+        rounds: what the members have proposed, if their search learns.
     """
     leases = list(leases)
     sources = [base, *parts.values()]
@@ -168,7 +197,8 @@ def merge(
         baseline=next((part.baseline for part in reversed(sources) if part.baseline is not None), None),
     )  # fmt: skip
     merged.imported = next((part.imported for part in sources if part.imported["source"]), merged.imported)
-    merged.grow(max(shared.count, *(part.count for part in sources)))
+    merged.grow(max(shared.count, *(part.count for part in sources), *(one.numbers.stop for one in rounds)))
+    add_proposed(merged, rounds)
     rows = _append_tables(merged, base, parts, superseded(leases))
     for part in sources:
         _copy_parameters(merged, part)
@@ -193,7 +223,9 @@ def merge(
     for number, attempt in zip(merged.attempts["trial"], merged.attempts["attempt"], strict=True):
         if merged.trials["state"][number] == TrialState.WAITING:
             merged.trials["attempt"][number] = max(merged.trials["attempt"][number], attempt)
-    merged.state = _state_of(merged, sources)
+    if shared.proposals:
+        order_as_told(merged, base, rounds)
+    merged.state = state_of(merged, sources, shared.to_come(rounds))
     return merged
 
 
@@ -277,38 +309,6 @@ def _copy_curves(merged: SweepState, part: SweepState, number: int, reading: Rea
         merged.curves.add(number, KeptReports(0, lengths, reports.read()))
     else:
         merged.curves.add(number, reports)
-
-
-def _state_of(merged: SweepState, sources: Iterable[SweepState]) -> str:
-    states = merged.trials["state"]
-    if all(state >= TrialState.COMPLETE for state in states):
-        return _end_of_all(merged).value
-    said = [part.state for part in sources if part.allocations["run"]]
-    if "running" in said or not said:
-        return "running"
-    return reached_rule(merged) or said[-1]
-
-
-def exit_code_of(state: SweepState) -> int:
-    """The exit code if every trial has ended or a rule of [stop] holds, else 3."""
-    if not all(value >= TrialState.COMPLETE for value in state.trials["state"]):
-        return (reached_rule(state) or EndReason.SHARE).exit_code
-    return _end_of_all(state).exit_code
-
-
-def _end_of_all(state: SweepState) -> EndReason:
-    try:
-        spec = parse_spec(state.spec, source=state.source, folder=Path(), is_recorded=True)
-        names, measured = [one.name for one in spec.objectives], spec.measures or bool(state.metrics)
-    except SpecError:
-        # The names of the objectives were lost to damage.
-        names, measured = [""], False
-    useful = [
-        is_finite
-        for is_finite, reached in zip(state.finite(names), state.trials["state"], strict=True)
-        if reached in (TrialState.COMPLETE, TrialState.PRUNED)
-    ]
-    return EndReason.of_all(completed=bool(useful) or not state.count, measured=measured, finite=any(useful))
 
 
 # ------------------------------------------------------------------------------------- writing

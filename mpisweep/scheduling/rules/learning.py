@@ -17,7 +17,7 @@ from mpisweep.scheduling.decisions import (
     Decision,
     Propose,
 )
-from mpisweep.scheduling.events import Proposed
+from mpisweep.scheduling.events import Proposed, ProposedRound, RoundsProposed
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.rules.assigning import BATCH_S
 from mpisweep.scheduling.rules.reclaiming import mark_all_changed
@@ -32,6 +32,7 @@ __all__ = [
     "learn_durations",
     "observe",
     "on_proposed",
+    "on_rounds_proposed",
     "tell_race",
     "would_add",
 ]
@@ -111,6 +112,9 @@ def would_add(core: Core) -> bool:
 
 def ask_ahead(core: Core, proposals: Proposals, decisions: list[Decision]) -> None:
     """Ask a learning search for configurations before any slot waits for them."""
+    if core.supply is not None and not core.supply.is_dry:
+        # There may be trials to lease.
+        return
     count = proposals.ask(
         slots=len(core.slots.held) + len(core.away),
         idle=len(core.slots.idle),
@@ -124,14 +128,45 @@ def ask_ahead(core: Core, proposals: Proposals, decisions: list[Decision]) -> No
 def on_proposed(core: Core, event: Proposed) -> list[Decision]:
     """Add the configurations that a learning search has proposed."""
     assert core.proposals is not None
-    configurations = list(event.configurations)
-    core.proposals.note(len(configurations), event.seconds, is_exhausted=event.is_exhausted)
-    if not configurations:
+    core.proposals.note(len(event.configurations), event.seconds, is_exhausted=event.is_exhausted)
+    found = _add_proposed(core, core.proposals, event)
+    if found is None:
         return []
-    repeats = core.proposals.repeats
-    numbers = _add(core, configurations * repeats, event.widths * repeats)
-    core.waiting.add(numbers)
-    return [AddTrials(numbers, configurations, event.known, repeats)]
+    core.waiting.add(found.numbers)
+    return [found]
+
+
+def on_rounds_proposed(core: Core, event: RoundsProposed) -> list[Decision]:
+    """Add what the members of a shared sweep have proposed; only our own proposals may run here."""
+    assert core.proposals is not None
+    assert core.supply is not None
+    # The last answer's time is that of our own proposals.
+    for one in event.rounds:
+        core.proposals.note(len(one.configurations), event.seconds, is_exhausted=False)
+    if event.is_exhausted or not event.rounds:
+        core.proposals.note(0, event.seconds, is_exhausted=event.is_exhausted)
+    decisions: list[Decision] = []
+    for one in event.rounds:
+        found = _add_proposed(core, core.proposals, one)
+        if found is None:
+            continue
+        decisions.append(found)
+        if one.is_ours:
+            core.waiting.add(found.numbers)
+            core.supply.note_own(len(found.numbers), core.waiting.count_aside)
+        else:
+            core.supply.add(found.numbers)
+    return decisions
+
+
+def _add_proposed(core: Core, proposals: Proposals, made: Proposed | ProposedRound) -> AddTrials | None:
+    """Add the trials of proposals, which wait nowhere yet; None without any."""
+    configurations = list(made.configurations)
+    if not configurations:
+        return None
+    repeats = proposals.repeats
+    numbers = _add(core, configurations * repeats, made.widths * repeats)
+    return AddTrials(numbers, configurations, made.known, repeats)
 
 
 def _add(core: Core, configurations: Sequence[Configuration], widths: Sequence[int] | None) -> list[int]:

@@ -67,6 +67,8 @@ def on_nothing_to_lease(core: Core, sure: bool, now: float) -> list[Decision]:
     """Handle an empty answer: ask again later, or end this share."""
     assert core.supply is not None
     is_busy = core.running > 0 or bool(core.teams or core.away or core.memory or core.waiting.count())
+    # The search may propose more.
+    is_busy = is_busy or (core.proposals is not None and not core.proposals.is_done)
     core.supply.note_nothing_left(sure, is_busy, now)
     return []
 
