@@ -165,7 +165,7 @@ class ProposedRound:
 
 @dataclass(frozen=True, slots=True)
 class RoundsProposed:
-    """The learning search of a shared sweep answered a request: all rounds since the last answer.
+    """The learning search of a shared sweep answered: all rounds since the last answer.
 
     Attributes:
         rounds: in their order; others' rounds come before this allocation's own.

@@ -82,7 +82,7 @@ class Supply:
         self._elsewhere.update(numbers)
 
     def note_own(self, count: int, aside: int) -> None:
-        """Note that this allocation has proposed trials, which are its own; `aside` as in :meth:`grant`."""
+        """Note trials that this allocation has proposed; `aside` as in :meth:`grant`."""
         self._note_size(count, aside)
 
     def _note_size(self, count: int, aside: int) -> None:

@@ -14,7 +14,7 @@ __all__ = ["exit_code_of", "state_of"]
 
 
 def state_of(merged: SweepState, sources: Iterable[SweepState], to_come: int) -> str:
-    """The state of a merged sweep; `to_come`: number of configurations that are still to be proposed."""
+    """The state of a merged sweep; `to_come` configurations are still to be proposed."""
     states = merged.trials["state"]
     if not to_come and all(state >= TrialState.COMPLETE for state in states):
         return _end_of_all(merged).value

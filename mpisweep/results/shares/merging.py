@@ -76,7 +76,7 @@ def read_sweep(
 
 
 def read_readable(folder: Path) -> SweepState | None:
-    """Read the tables of all members whose parts can be read now; None if the sweep is not split.
+    """Read the tables of the parts that can be read now; None if the sweep is not split.
 
     Raises:
         ResultsError: when what the members agree on, or a lease, is damaged.
