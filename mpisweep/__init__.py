@@ -4,8 +4,9 @@
 
     import mpisweep
 
-    sweep = mpisweep.load("resnet50.h5")
+    sweep = mpisweep.run("my_train:train", parameters={"lr": [0.1, 0.01]}, output="lr.h5")
     print(sweep.best(5))
+    sweep = mpisweep.load("lr.h5")
 """
 
 from __future__ import annotations
@@ -13,20 +14,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mpisweep.api.errors import InputError, SweepError
+    from mpisweep.api.jobs import Job, submit
+    from mpisweep.api.running import run
     from mpisweep.results import ResultsError
     from mpisweep.results.load import Sweep, load
     from mpisweep.workloads.report import report
     from mpisweep.workloads.trial import Trial
 
-__all__ = ["ResultsError", "Sweep", "Trial", "load", "report"]
+__all__ = [
+    "InputError", "Job", "ResultsError", "Sweep", "SweepError", "Trial", "load", "report", "run", "submit",
+]  # fmt: skip
 __version__ = "0.1.0"
 
 _HOME = {
+    "InputError": "mpisweep.api.errors",
+    "Job": "mpisweep.api.jobs",
     "ResultsError": "mpisweep.results",
     "Sweep": "mpisweep.results.load",
+    "SweepError": "mpisweep.api.errors",
     "Trial": "mpisweep.workloads.trial",
     "load": "mpisweep.results.load",
     "report": "mpisweep.workloads.report",
+    "run": "mpisweep.api.running",
+    "submit": "mpisweep.api.jobs",
 }
 
 

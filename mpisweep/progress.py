@@ -31,6 +31,7 @@ __all__ = [
     "Progress",
     "ProgressSink",
     "counted",
+    "marked_line",
     "parse",
     "progress_line",
 ]
@@ -108,7 +109,7 @@ class JsonProgress:
 
     def show(self, progress: Progress) -> None:
         """Write one marked line."""
-        print(MARK + json.dumps(dataclasses.asdict(progress)), file=self._out, flush=True)
+        print(marked_line(progress), file=self._out, flush=True)
 
 
 class LineProgress:
@@ -132,6 +133,11 @@ class LineProgress:
     def show(self, progress: Progress) -> None:
         """Write one line."""
         self._write(progress_line(progress))
+
+
+def marked_line(progress: Progress) -> str:
+    """Format as a marked line; :func:`parse` reads it."""
+    return MARK + json.dumps(dataclasses.asdict(progress))
 
 
 def parse(line: str) -> Progress | None:

@@ -245,10 +245,16 @@ ALLOWED = {
         "records",
     },
     "results.configurations": {"results.trial_table", "statistics", "records"},
+    "results.summary": {
+        *(f"results.{below}" for below in ("budgets", "configurations", "state", "trial_table")),
+        "spec",
+        "records",
+    },
     "results.load": {
         *(
             f"results.{below}"
             for below in (
+                "summary",
                 "batch_sizes",
                 "configurations",
                 "budgets",
@@ -397,8 +403,9 @@ ALLOWED = {
         "records",
         "",
     },
+    "api": {"rank", "batch", "results", "results.load", "progress", "processes.kernel", "spec"},
     "__main__": {"cli"},
-    "": {"results", "results.load", "workloads"},
+    "": {"api", "results", "results.load", "workloads"},
 }
 
 #: Library -> files that may import it.

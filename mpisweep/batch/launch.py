@@ -33,7 +33,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from mpisweep.batch.launchers import LaunchError, one_host_variables
-from mpisweep.batch.output import Output, PlainView
+from mpisweep.batch.output import Output, PlainView, RelayView, View
 from mpisweep.batch.start import Start
 from mpisweep.batch.stops import Stops
 from mpisweep.batch.watchdog import Results, RunEnd, Watchdog
@@ -42,6 +42,7 @@ from mpisweep.records import EndReason
 
 __all__ = [
     "BEGUN_VARIABLE",
+    "CALLER_VARIABLE",
     "ENDS_VARIABLE",
     "LAUNCH_VARIABLE",
     "ONE_HOST_VARIABLE",
@@ -52,8 +53,11 @@ __all__ = [
     "mpi_environment",
 ]
 
-#: Tells the ranks that the launcher draws their progress.
+#: Tells the ranks that the launcher draws their progress, and the launcher that its caller does.
 PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
+
+#: Tells the launcher the process that called it; the sweep stops when that dies.
+CALLER_VARIABLE = "MPISWEEP_CALLER"
 
 #: Identifies the launch to the ranks; the same after a restart.
 LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
@@ -126,6 +130,7 @@ def launch(
     ends_at: float | None = None,
     restarts: int = 0,
     patience_s: float = math.inf,
+    relays: bool = False,
 ) -> Ended:
     """Start the ranks, restart them after losses that end all of them, and return the end.
 
@@ -142,13 +147,14 @@ def launch(
         restarts: restart limit.
         patience_s: time until a rank must be alive.  An mpirun that cannot start its daemons on a node may
             wait for ever; after this time it is ended and restarted.
+        relays: whether the caller of this program draws the progress from marked lines.
 
     Raises:
         LaunchError: if no rank can be started.
     """
     stops = Stops(passes_hurry_on=start.passes_on(signal.SIGXCPU))
     with stops.watched():
-        return _Launch(start, console, results, ends_at, restarts, patience_s, stops).run()
+        return _Launch(start, console, results, ends_at, restarts, patience_s, stops, relays=relays).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +176,11 @@ class _Launch:
 
     def __init__(
         self, start: Start, console: Console | None, results: Results, ends_at: float | None, restarts: int,
-        patience_s: float, stops: Stops,
+        patience_s: float, stops: Stops, *, relays: bool,
     ) -> None:  # fmt: skip
         self._start = start
         self._console = console
+        self._relays = relays
         self._results = results
         self._ends_at = ends_at
         self._restarts = restarts
@@ -304,7 +311,9 @@ class _Launch:
     def _run_once(self, start: Start) -> _Attempt:
         environment = self._environment(start)
         with _folder_for_notes() as notes, contextlib.ExitStack() as drawn:
-            view = PlainView() if self._console is None else drawn.enter_context(Bar(self._console))
+            view: View = RelayView() if self._relays else PlainView()
+            if self._console is not None:
+                view = drawn.enter_context(Bar(self._console))
             output = Output(view)
             watchdog = Watchdog(self._results, self._name, self._begun, output, self._patience_s)
             ranks = _started(start, environment, notes)
@@ -333,7 +342,7 @@ class _Launch:
             environment[ONE_HOST_VARIABLE] = "1"
             if start.launcher is not None:
                 environment |= one_host_variables(start.launcher, environment)
-        if self._console is not None:
+        if self._console is not None or self._relays:
             environment[PROGRESS_VARIABLE] = "json"
         return environment
 

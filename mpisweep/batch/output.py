@@ -22,9 +22,9 @@ import threading
 from collections import deque
 from typing import IO, Protocol
 
-from mpisweep.progress import ALIVE, Progress, parse
+from mpisweep.progress import ALIVE, Progress, marked_line, parse
 
-__all__ = ["ComplaintFilter", "Output", "PlainView", "View", "words_of"]
+__all__ = ["ComplaintFilter", "Output", "PlainView", "RelayView", "View", "words_of"]
 
 #: Time for which the first lines are held back, in seconds.
 _HOLD_S = 5.0
@@ -112,6 +112,24 @@ class PlainView:
 
     def show(self, progress: Progress) -> None:
         """Ignore it: without a bar ranks are not asked for progress."""
+
+
+class RelayView:
+    """Standard output and standard error for a program that draws the progress from marked lines."""
+
+    def __init__(self) -> None:
+        # Two threads print; a marked line must not end up inside another one.
+        self._lock = threading.Lock()
+
+    def write(self, line: str, *, error: bool = False) -> None:
+        """Print a line; if the reader is gone, drop it, and the ranks continue."""
+        stream = sys.stderr if error else sys.stdout
+        with self._lock, contextlib.suppress(OSError, ValueError, AttributeError):
+            print(line, file=stream, flush=True)
+
+    def show(self, progress: Progress) -> None:
+        """Print a marked line."""
+        self.write(marked_line(progress))
 
 
 class Output:

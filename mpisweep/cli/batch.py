@@ -234,6 +234,8 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
         venv = sys.prefix
     passed = [] if options.master == "auto" else ["--master", options.master]
     passed += ["--stage-env"] if options.stage_env else []
+    # The job starts in this folder.
+    passed += ["--folder", options.folder] if options.folder is not None else []
     return Payload(
         name=spec.name,
         sweep=options.sweep if is_sweep_file(options) else "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.launch import (
     BEGUN_VARIABLE,
+    CALLER_VARIABLE,
     ENDS_VARIABLE,
     LAUNCH_VARIABLE,
     ONE_HOST_VARIABLE,
@@ -41,7 +43,7 @@ from mpisweep.cli.sweepargs import (
     results_path,
 )
 from mpisweep.cli.workers import add_workers, check_fit, master_policy, place_workers, usual_node
-from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
+from mpisweep.processes.kernel import HOSTS_VARIABLE, die_with_parent, this_host
 from mpisweep.progress import ALIVE
 from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import Spec, SpecError
@@ -108,6 +110,12 @@ def _run(options: argparse.Namespace) -> int:
 def _run_launcher(spec: Spec, options: argparse.Namespace) -> int:
     from rich.console import Console
 
+    caller = os.environ.pop(CALLER_VARIABLE, "")
+    if caller:
+        # A notebook whose kernel dies leaves no sweep behind that nobody sees.  The signal is one that may be
+        # repeated: the kernel sends it for each thread of the caller that may have been the parent.
+        die_with_parent(int(caller), signal.SIGUSR1)
+    relays = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
     allocation = with_end(this_allocation())
     configure_logging(None, this_host() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
     check_startable(spec)
@@ -124,11 +132,13 @@ def _run_launcher(spec: Spec, options: argparse.Namespace) -> int:
     console = Console(stderr=True)
     ended = launch(
         start,
-        console=console if console.is_terminal and not options.quiet else None,
+        # What a program calls draws nothing itself, even if FORCE_COLOR says that this is a terminal.
+        console=console if console.is_terminal and not options.quiet and not caller else None,
         results=OwnResults(path) if options.split is None else SharedResults(path),
         ends_at=ends_at,
         restarts=spec.limits.restarts,
         patience_s=_START_FACTOR * spec.limits.silence_s,
+        relays=relays and not options.quiet,
     )
     if ended.reason is not None:
         log.log(

@@ -84,6 +84,12 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
         "command line with {parameter} placeholders",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="results file (default: NAME.h5)")
+    parser.add_argument(
+        "--folder",
+        metavar="FOLDER",
+        help="where modules, programs and relative paths of the sweep are found (default: the sweep file's "
+        "folder; without one the working directory)",
+    )
     quick = parser.add_argument_group("without a sweep file")
     _add_space(quick)
     _add_quick_form(quick)
@@ -281,12 +287,13 @@ def read_spec(options: argparse.Namespace) -> Spec:
     # A sweep file writes one of these as a text.
     keys |= {key: found[0] for key in _SEVERAL if (found := keys[key]) and len(found) == 1}
     limits = {key: getattr(options, key) for key in _LIMITS}
+    folder = None if options.folder is None else _folder(options.folder)
     stop = {key: getattr(options, key) for key in _STOP}
     if command_line or name in BUILTIN or (not Path(name).exists() and (":" in name or is_workload(name))):
         return spec_from_flags(
             command_line or name,
             options.parameter,
-            folder=Path.cwd(),
+            folder=folder or Path.cwd(),
             baseline=options.baseline,
             options=keys,
             limits=limits,
@@ -296,7 +303,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
             imports=options.imports,
         )
     _check_sweep_file(Path(name))
-    spec = load_spec(Path(name))
+    spec = load_spec(Path(name), folder)
     given = [key for key, value in (keys | limits | stop).items() if value is not None]
     given += [flag for flag, key in _REPEATED.items() if getattr(options, key)]
     if given:
@@ -304,6 +311,14 @@ def read_spec(options: argparse.Namespace) -> Spec:
             f"command line: {', '.join(given)}: only applies without a sweep file; set it in {name}"
         )
     return spec
+
+
+def _folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise SpecError(
+            f"--folder: {text} does not exist; expected the folder of the sweep's modules and files"
+        )
+    return Path(text).resolve()
 
 
 def _check_sweep_file(path: Path) -> None:

@@ -32,6 +32,7 @@ from mpisweep.results.journal.reader import Damage
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.stopping import stopping_of
+from mpisweep.results.summary import SweepSummary
 from mpisweep.results.tables import SweepTables
 from mpisweep.results.tradeoff import HypervolumeHistory, Tradeoff
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, structured
@@ -56,7 +57,7 @@ class CurveArrays(NamedTuple):
     time: NDArray[np.float64]
 
 
-class Sweep(SweepTables, SizeReadings):
+class Sweep(SweepTables, SizeReadings, SweepSummary):
     """A sweep at the moment of loading.
 
     Attributes:
@@ -92,9 +93,6 @@ class Sweep(SweepTables, SizeReadings):
         self._parameter_columns: dict[str, str] = {}
         self._metric_columns: dict[str, str] = {}
         self.trials = TrialTable(self._trial_rows())
-
-    def __repr__(self) -> str:
-        return f"<sweep {self.name!r}: {self.count(TrialState.COMPLETE)}/{len(self.trials)} trials complete>"
 
     @property
     def name(self) -> str:

@@ -16,7 +16,7 @@ from mpisweep.spec.sweepfile import parse_spec
 from mpisweep.spec.units import toml_value
 from mpisweep.spec.wording import COMMAND_LINE, Wording
 
-__all__ = ["spec_from_flags"]
+__all__ = ["default_name", "spec_from_flags"]
 
 _IDENTIFIER = re.compile(IDENTIFIER)
 _NAME = re.compile(NAME)
@@ -66,7 +66,7 @@ def spec_from_flags(
             fixed[name] = found
     wanted = _baseline(baseline, searched, fixed)
     head = {key: value for key, value in (options or {}).items() if value is not None}
-    head.setdefault("name", _default_name(workload, searched))
+    head.setdefault("name", default_name(workload, [parameter.name for parameter in searched]))
     lines = [_workload_line(workload), *(_head_line(key, value) for key, value in head.items())]
     lines += [f"{key} = {_toml(texts)}" for key, texts in (("where", where), ("import", imports)) if texts]
     if searched or "points" not in head:
@@ -131,14 +131,20 @@ def _one_value(name: str, text: str) -> Value:
         _WORDING.fail(f"baseline.{name}", str(error))
 
 
-def _default_name(workload: str | Sequence[str], searched: Sequence[Parameter]) -> str:
+def default_name(workload: str | Sequence[str], searched: Sequence[str]) -> str:
+    """The name of a sweep that was not given any.
+
+    Args:
+        workload: its name, ``module:function``, or the arguments of a command line.
+        searched: names of the searched parameters.
+    """
     if not isinstance(workload, str):
         # The script is a better name than its interpreter.
         scripts = [
             Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))
         ]
         workload = scripts[0] if scripts else Path(workload[0]).name
-    words = [workload.replace(":", "-"), *(p.name.replace("_", "-") for p in searched[:2])]
+    words = [workload.replace(":", "-"), *(name.replace("_", "-") for name in searched[:2])]
     name = "-".join(words)
     return name if _NAME.fullmatch(name) else "sweep"
 

@@ -59,8 +59,12 @@ _FUNCTION = re.compile(FUNCTION)
 _SAMPLER_EXAMPLE = 'a sampler of Optuna, such as { sampler = "TPESampler", multivariate = true }'
 
 
-def load_spec(path: Path) -> Spec:
+def load_spec(path: Path, folder: Path | None = None) -> Spec:
     """Read and parse a sweep file.
+
+    Args:
+        path: of the file.
+        folder: where its modules, programs and relative paths are found; its own unless given.
 
     Raises:
         SpecError: if it cannot be read or is invalid.
@@ -72,7 +76,7 @@ def load_spec(path: Path) -> Spec:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    return parse_spec(text, source=str(path), folder=path.resolve().parent)
+    return parse_spec(text, source=str(path), folder=folder or path.resolve().parent)
 
 
 def parse_spec(text: str, *, source: str, folder: Path, is_recorded: bool = False) -> Spec:

@@ -1,0 +1,98 @@
+"""Progress where the caller looks: a bar in a terminal, a display in a notebook, lines in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from mpisweep.progress import Bar, Progress, progress_line
+
+__all__ = ["View", "chosen_view"]
+
+
+class View(Protocol):
+    """Shows output and progress; see :class:`mpisweep.batch.output.View`."""
+
+    def write(self, line: str, *, error: bool = False) -> None:
+        """Show a line of output."""
+
+    def show(self, progress: Progress) -> None:
+        """Show how far the sweep is."""
+
+
+class LogView:
+    """Lines on standard output and standard error; the ranks write a line of progress now and then."""
+
+    def write(self, line: str, *, error: bool = False) -> None:
+        """Print a line; if the reader is gone, drop it, and the sweep continues."""
+        stream = sys.stderr if error else sys.stdout
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            print(line, file=stream, flush=True)
+
+    def show(self, progress: Progress) -> None:
+        """Ignore it: it is drawn by other views only."""
+
+
+class NotebookView:
+    """One display below the cell that is updated, and output as it comes.
+
+    Args:
+        display: ``IPython.display.display``.
+    """
+
+    def __init__(self, display: Any) -> None:
+        self._display = display
+        self._handle: Any = None
+
+    def write(self, line: str, *, error: bool = False) -> None:
+        """Print a line.
+
+        To standard output, also for lines of standard error: a notebook marks that as a failure, and most of
+        what ranks log is none.
+        """
+        print(line, flush=True)
+
+    def show(self, progress: Progress) -> None:
+        """Update the display."""
+        text = progress_line(progress)
+        bundle = {
+            "text/plain": text,
+            "text/html": f'<progress value="{progress.ended}" max="{max(progress.total, 1)}" '
+            f'style="width: 20em; vertical-align: middle"></progress> {html.escape(text)}',
+        }
+        if self._handle is None:
+            self._handle = self._display(bundle, raw=True, display_id=True)
+        else:
+            self._handle.update(bundle, raw=True)
+
+
+@contextlib.contextmanager
+def chosen_view() -> Iterator[tuple[View, bool]]:
+    """The view for where this process runs, and whether the ranks are to send it their progress."""
+    if (display := _notebook_display()) is not None:
+        yield NotebookView(display), True
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal and os.environ.get("TERM") != "dumb":
+        with Bar(console) as bar:
+            yield bar, True
+        return
+    yield LogView(), False
+
+
+def _notebook_display() -> Any:
+    """``IPython.display.display`` in the kernel of a notebook; else None."""
+    # Where IPython is not imported there is no notebook.
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    from importlib import import_module
+
+    return import_module("IPython.display").display
