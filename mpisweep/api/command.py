@@ -91,7 +91,7 @@ def follow(arguments: Sequence[str], view: View, *, draws: bool, kept_open: int 
                     words.take(line, is_error)
                 returned = process.wait()
             except BaseException:
-                # A fault of the view; nothing may go on that nobody waits for.
+                # The view has failed: the sweep must not outlive this call.
                 end_family(process.pid)
                 raise
     message = words.end(is_shown=returned != _WRONG)

@@ -1,4 +1,4 @@
-"""Progress where the caller looks: a bar in a terminal, a display in a notebook, lines in a log."""
+"""Progress: a bar in a terminal, a display in a notebook, lines in a log."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class View(Protocol):
 
 
 class LogView:
-    """Lines on standard output and standard error; the ranks write a line of progress now and then."""
+    """Lines on standard output and standard error, among them progress lines of the ranks."""
 
     def write(self, line: str, *, error: bool = False) -> None:
         """Print a line; if the reader is gone, drop it, and the sweep continues."""

@@ -19,7 +19,7 @@ class SweepError(RuntimeError):
 
     Attributes:
         exit_code: of the command: 4 if no trial completed, or none has a finite objective.
-        sweep: what is there, also the failed trials; None if there is no results file.
+        sweep: the sweep with its failed trials; None without a results file.
     """
 
     def __init__(self, message: str, exit_code: int, sweep: Sweep | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The sweep of a call: a sweep file, or the file that is written for a dict, keywords or a function.
+"""The sweep of a call: a sweep file, a dict, keywords or a function.
 
 A sweep without a file is written beside its results file, as ``NAME.h5.toml``: ranks on other nodes read it,
 and ``mpisweep run NAME.h5.toml -o NAME.h5`` in a shell resumes what a notebook began.

@@ -115,7 +115,7 @@ class PlainView:
 
 
 class RelayView:
-    """Standard output and standard error for a program that draws the progress from marked lines."""
+    """Output for a program that draws the progress from marked lines."""
 
     def __init__(self) -> None:
         # Two threads print; a marked line must not end up inside another one.
