@@ -403,7 +403,7 @@ ALLOWED = {
         "records",
         "",
     },
-    "api": {"rank", "batch", "results", "results.load", "progress", "processes.kernel", "spec"},
+    "api": {"batch", "results", "results.load", "progress", "processes.kernel", "spec"},
     "__main__": {"cli"},
     "": {"api", "results", "results.load", "workloads"},
 }

@@ -12,7 +12,6 @@ from mpisweep.api.errors import InputError, SweepError
 from mpisweep.api.functions import check_not_in_trial
 from mpisweep.api.keys import Source, SweepKeys
 from mpisweep.api.source import Asked, asked_sweep
-from mpisweep.rank.transport import expected_rank
 
 if TYPE_CHECKING:
     from mpisweep.results.load import Sweep
@@ -66,11 +65,6 @@ def run(
         KeyboardInterrupt: after an interrupt, when the run has ended.
     """
     check_not_in_trial("mpisweep.run")
-    if expected_rank() is not None:
-        raise InputError(
-            "mpisweep.run starts the ranks itself; run the script without mpirun, or use "
-            "`mpirun mpisweep run`"
-        )
     asked = asked_sweep(sweep, keys, output)
     options = ["--master", master]
     options += [] if workers is None else ["-n", str(workers)]

@@ -95,6 +95,11 @@ def _run(options: argparse.Namespace) -> int:
             "move the old one aside first"
         )
     check_split(spec, options.split)
+    if CALLER_VARIABLE in os.environ and expected_rank() is not None:
+        raise LaunchError(
+            "mpisweep.run starts the ranks itself; run the script without mpirun, or use "
+            "`mpirun mpisweep run`"
+        )
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         if options.dry_run:
             raise LaunchError("--dry-run shows how ranks would start; run it without mpirun")
