@@ -16,8 +16,8 @@ from test_results import SPEC, history, opening, write_journal
 
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.blocks import EndedBlock, ImportedBlock, encode
-from mpisweep.master.leading import DiskFailedError, Leading
-from mpisweep.master.opening import Mastership, Opened, RunFacts, open_sweep
+from mpisweep.master.leading import DiskFailedError, Leading, Mastership
+from mpisweep.master.opening import Opened, RunFacts, open_sweep
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.messages import Beat, Ended, Follow, Hello, Kill, Lead, Message
 from mpisweep.rank.loop import Rank

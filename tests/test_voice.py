@@ -109,7 +109,7 @@ def test_phrases_are_found_in_a_page_also_across_lines_but_not_in_its_generated_
 
 
 def test_the_help_of_every_command_is_read():
-    names = {parser.prog for parser in voice.parsers(voice.program())}
+    names = {parser.prog for parser in voice.all_parsers()}
     assert {"mpisweep", "mpisweep run", "mpisweep top", "mpisweep chain"} <= names
     assert any(
         "one worker per GPU" in text.words or "exit codes" in text.words.lower()

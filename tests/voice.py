@@ -182,22 +182,23 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
                 yield from parsers(command)
 
 
-def program() -> argparse.ArgumentParser:
-    """Return the parser of all commands, including the hidden one."""
+def all_parsers() -> Iterator[argparse.ArgumentParser]:
+    """Yield the parsers of all commands, including the hidden one."""
     from mpisweep.cli.program import make_parser
 
-    return make_parser(["chain"])
+    yield from parsers(make_parser())
+    yield from list(parsers(make_parser("chain")))[1:]
 
 
 def help_texts() -> Iterator[Text]:
     """Yield the ``--help`` output of each command."""
-    for parser in parsers(program()):
+    for parser in all_parsers():
         yield Text(parser.prog, 0, _single_spaced(parser.format_help()))
 
 
 def option_helps() -> Iterator[Text]:
     """Yield the help of each option, argument and command of the program and of the scripts."""
-    for parser in parsers(program()):
+    for parser in all_parsers():
         for action in parser._actions:
             shown = [action]
             if isinstance(action, argparse._SubParsersAction):

@@ -36,43 +36,19 @@ from mpisweep.batch.launchers import LaunchError, one_host_variables
 from mpisweep.batch.output import Output, PlainView, RelayView, View
 from mpisweep.batch.start import Start
 from mpisweep.batch.stops import Stops
+from mpisweep.batch.variables import (
+    BEGUN_VARIABLE,
+    ENDS_VARIABLE,
+    LAUNCH_VARIABLE,
+    ONE_HOST_VARIABLE,
+    PROGRESS_VARIABLE,
+    SYSTEM_VARIABLE,
+)
 from mpisweep.batch.watchdog import Results, RunEnd, Watchdog
 from mpisweep.progress import Bar, counted
 from mpisweep.records import EndReason
 
-__all__ = [
-    "BEGUN_VARIABLE",
-    "CALLER_VARIABLE",
-    "ENDS_VARIABLE",
-    "LAUNCH_VARIABLE",
-    "ONE_HOST_VARIABLE",
-    "PROGRESS_VARIABLE",
-    "SYSTEM_VARIABLE",
-    "Ended",
-    "launch",
-    "mpi_environment",
-]
-
-#: Tells the ranks that the launcher draws their progress, and the launcher that its caller does.
-PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
-
-#: Tells the launcher the process that called it; the sweep stops when that dies.
-CALLER_VARIABLE = "MPISWEEP_CALLER"
-
-#: Identifies the launch to the ranks; the same after a restart.
-LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
-
-#: Tells the ranks that others of their launch have begun the sweep: a failing disk may recover in a moment.
-BEGUN_VARIABLE = "MPISWEEP_BEGUN"
-
-#: Tells the ranks when the allocation ends, in seconds since 1970; empty for unknown.
-ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
-
-#: Tells the ranks that all of them are on one host.
-ONE_HOST_VARIABLE = "MPISWEEP_ONE_HOST"
-
-#: Tells the ranks the name of the batch system, so that they need not search installed packages for it.
-SYSTEM_VARIABLE = "MPISWEEP_BATCH_SYSTEM"
+__all__ = ["Ended", "launch", "mpi_environment"]
 
 _REFUSED = 2
 _INTERRUPTED = 3

@@ -39,6 +39,7 @@ from pathlib import Path
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.placement import Placement
 from mpisweep.batch.registry import batch_system
+from mpisweep.errors import UserError
 
 __all__ = [
     "LaunchError",
@@ -62,7 +63,7 @@ _BTL = "OMPI_MCA_btl"
 _PMI_OF_MPI4PY = "from mpi4py import MPI; print(MPI.Get_library_version())"
 
 
-class LaunchError(RuntimeError):
+class LaunchError(UserError, RuntimeError):
     """The ranks cannot be started; the message is one sentence for the user."""
 
 

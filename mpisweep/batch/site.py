@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mpisweep.batch.base import BatchSystem
+from mpisweep.errors import UserError
 
 __all__ = ["LOCAL_FOLDERS", "SAFE", "Container", "Limit", "ResourceGroup", "Site", "SiteError"]
 
@@ -17,7 +18,7 @@ LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # noqa: S108
 SAFE = re.compile(r"[A-Za-z0-9_.,:=/+@%~-]+")
 
 
-class SiteError(ValueError):
+class SiteError(UserError, ValueError):
     """A site file or a request is wrong; the message is one sentence for the user."""
 
 

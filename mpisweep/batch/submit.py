@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpisweep.batch.base import BatchSystem
+from mpisweep.errors import UserError
 
 __all__ = ["SubmitError", "cancel", "find_command", "submit"]
 
@@ -15,7 +16,7 @@ __all__ = ["SubmitError", "cancel", "find_command", "submit"]
 _SUBMIT_S = 120.0
 
 
-class SubmitError(RuntimeError):
+class SubmitError(UserError, RuntimeError):
     """A job was not submitted; the message is one sentence with the message of the batch system."""
 
 

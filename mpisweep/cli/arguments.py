@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from mpisweep.rank.transport import expected_rank
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.spec import parse_duration
 
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from mpisweep.results.load import Sweep
 
 __all__ = [
-    "Commands", "add_file", "add_json", "add_trial", "at_least_0", "at_least_1", "duration", "print_json",
+    "Commands",
+    "add_file",
+    "add_json",
+    "add_trial",
+    "add_workers",
+    "at_least_0",
+    "at_least_1",
+    "duration",
+    "master_policy",
+    "print_json",
     "sweep_with_trial",
 ]  # fmt: skip
 
@@ -90,3 +100,27 @@ def sweep_with_trial(options: argparse.Namespace) -> Sweep:
             f"{options.file}: there is no trial {options.number}; the last is {len(sweep.trials) - 1}"
         )
     return sweep
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``-n`` and ``--master``."""
+    parser.add_argument(
+        "-n",
+        "--workers",
+        type=at_least_1,
+        metavar="N",
+        help="number of workers on all nodes together (default: one per GPU; else as many as the job "
+        "requested; else one per core, up to 16 per node)",
+    )
+    parser.add_argument(
+        "--master",
+        choices=("auto", "works", "idle"),
+        default="auto",
+        help="let rank 0 run trials too (default: only if a device would be idle)",
+    )
+
+
+def master_policy(options: argparse.Namespace) -> str:
+    """The policy for rank 0; with -n it is a worker, even if there are fewer cores."""
+    is_started_by_us = options.workers and expected_rank() is None
+    return "works" if is_started_by_us and options.master == "auto" else str(options.master)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mpisweep.batch.request import Wishes
-from mpisweep.cli.arguments import Commands, add_json, duration, print_json
+from mpisweep.cli.arguments import Commands, add_json, add_workers, duration, master_policy, print_json
 from mpisweep.cli.outcome import closings
 from mpisweep.cli.planning import add_from, make_planned, node_counts, plan_fields, plan_lines
 from mpisweep.cli.sweepargs import add_sweep, check_time, read_spec, results_path
-from mpisweep.cli.workers import add_workers, master_policy, workers_here
+from mpisweep.cli.workers import workers_here
 from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec, SpecError

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import errno
+import importlib
 import io
 import os
 import signal
@@ -16,17 +17,11 @@ import sys
 from collections.abc import Sequence
 
 from mpisweep import __version__
-from mpisweep.batch.launch import LAUNCH_VARIABLE
-from mpisweep.batch.launchers import LaunchError
-from mpisweep.batch.site import SiteError
-from mpisweep.batch.submit import SubmitError
-from mpisweep.cli import batch, check, init, lists, look, mend, run, shell, stop
+from mpisweep.batch.variables import LAUNCH_VARIABLE
 from mpisweep.cli.parser import Parser, wait_for_first_rank
 from mpisweep.cli.sweepargs import split_command_line
-from mpisweep.devices.nodes import LayoutError
-from mpisweep.rank.transport import TransportError, expected_rank, is_first_rank
-from mpisweep.results import ResultsError
-from mpisweep.spec import SpecError
+from mpisweep.errors import UserError
+from mpisweep.rank.transport import expected_rank, is_first_rank
 
 __all__ = ["main", "make_parser"]
 
@@ -39,6 +34,18 @@ _GROUPS = {
     "supercomputers": ("sites", "jobscript", "submit"),
     "reference and repair": ("options", "replay", "repair", "completion"),
 }
+#: Module of mpisweep.cli -> its commands.  Only the module of the command that is given is imported.
+_MODULES = {
+    "init": ("init",),
+    "run": ("run",),
+    "check": ("check",),
+    "look": ("top", "status", "watch", "trial", "output", "report", "export"),
+    "mend": ("replay", "repair"),
+    "lists": ("sites", "options"),
+    "batch": ("jobscript", "submit"),
+    "stop": ("stop",),
+    "shell": ("completion",),
+}
 _EXIT_CODES = (
     "exit codes: 0 all trials ended; 3 stopped early, run the same command to resume; 4 no trial completed; "
     "2 invalid input; 1 a bug"
@@ -49,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return the exit code."""
     _escape_output()
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
-    options, unknown = make_parser(ours).parse_known_args(ours)
+    options, unknown = make_parser(ours[0] if ours else "").parse_known_args(ours)
     if unknown:
         options.parser.refuse(unknown)
     options.given, options.command_line = ours[1:], command_line
@@ -59,15 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             # Otherwise Python fails at exit, too late for a message.
             sys.stdout.flush()
-    except (
-        SpecError,
-        ResultsError,
-        LaunchError,
-        LayoutError,
-        TransportError,
-        SiteError,
-        SubmitError,
-    ) as error:
+    except UserError as error:
         wait_for_first_rank()
         if is_first_rank():
             print(f"mpisweep: {error}", file=sys.stderr)
@@ -123,11 +122,12 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def make_parser(given: Sequence[str] = ()) -> Parser:
-    """Build the parser of all commands.
+def make_parser(command: str = "") -> Parser:
+    """Build the parser of all commands, or of one.
 
     Args:
-        given: the arguments; ``chain``, which only job scripts call, has a parser only if it is the first.
+        command: the command that is given; the result knows no others if there is such a command.  ``chain``,
+            which only job scripts call, has a parser only so.
     """
     parser = Parser(
         prog="mpisweep",
@@ -138,9 +138,10 @@ def make_parser(given: Sequence[str] = ()) -> Parser:
     parser.add_argument("--version", action="version", version=f"mpisweep {__version__}")
     parser.set_defaults(command=lambda _: parser.print_help())
     commands = parser.add_subparsers(metavar="COMMAND", prog="mpisweep", help=argparse.SUPPRESS)
-    for module in (init, run, check, look, mend, lists, batch, stop, shell):
-        module.add_commands(commands)
-    if given[:1] == ["chain"]:
-        # Only the scripts of `submit --chain` call it.
-        stop.add_chain(commands)
+    if command == "chain":
+        importlib.import_module("mpisweep.cli.stop").add_chain(commands)
+        return parser
+    modules = [name for name, known in _MODULES.items() if command in known] or list(_MODULES)
+    for name in modules:
+        importlib.import_module(f"mpisweep.cli.{name}").add_commands(commands)
     return parser

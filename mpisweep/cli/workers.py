@@ -1,4 +1,4 @@
-"""Arguments for the number of workers and the role of rank 0, and the placement of ranks."""
+"""The number of workers, and the placement of ranks."""
 
 from __future__ import annotations
 
@@ -6,39 +6,14 @@ import argparse
 
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.placement import Placement, place
-from mpisweep.cli.arguments import at_least_1
+from mpisweep.cli.arguments import master_policy
 from mpisweep.devices.gpus import Gpu
 from mpisweep.devices.nodes import LayoutError, Node, default_workers, lay_out, this_node
 from mpisweep.processes.kernel import this_host
 from mpisweep.progress import counted
-from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import RANKS, Spec
 
-__all__ = ["add_workers", "check_fit", "master_policy", "place_workers", "usual_node", "workers_here"]
-
-
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add ``-n`` and ``--master``."""
-    parser.add_argument(
-        "-n",
-        "--workers",
-        type=at_least_1,
-        metavar="N",
-        help="number of workers on all nodes together (default: one per GPU; else as many as the job "
-        "requested; else one per core, up to 16 per node)",
-    )
-    parser.add_argument(
-        "--master",
-        choices=("auto", "works", "idle"),
-        default="auto",
-        help="let rank 0 run trials too (default: only if a device would be idle)",
-    )
-
-
-def master_policy(options: argparse.Namespace) -> str:
-    """The policy for rank 0; with -n it is a worker, even if there are fewer cores."""
-    is_started_by_us = options.workers and expected_rank() is None
-    return "works" if is_started_by_us and options.master == "auto" else str(options.master)
+__all__ = ["check_fit", "place_workers", "usual_node", "workers_here"]
 
 
 def workers_here(options: argparse.Namespace, spec: Spec) -> int:

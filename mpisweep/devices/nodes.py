@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from mpisweep.devices.gpus import Gpu, environment_for, visible_gpus
+from mpisweep.errors import UserError
 from mpisweep.records import DeviceShare
 
 __all__ = ["LayoutError", "Node", "default_workers", "lay_out", "this_node"]
@@ -31,7 +32,7 @@ __all__ = ["LayoutError", "Node", "default_workers", "lay_out", "this_node"]
 _CPU_WORKERS_AT_MOST = 16
 
 
-class LayoutError(ValueError):
+class LayoutError(UserError, ValueError):
     """Ranks and devices do not match; the message is one sentence for the user."""
 
 

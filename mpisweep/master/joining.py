@@ -31,6 +31,7 @@ from pathlib import Path
 from mpisweep.blocks import ImportedBlock
 from mpisweep.master.importing import known_imports
 from mpisweep.master.known import KnownSweep, describe_differences, duration_model, known_trials, trial_widths
+from mpisweep.master.leading import AlreadyCompleteError
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
@@ -51,7 +52,7 @@ from mpisweep.search import LearningSearch, Sampler, make_sampler
 from mpisweep.search.numbering import Known, Trials, number_trials
 from mpisweep.spec import LEARNING, Spec, parse_spec
 
-__all__ = ["AlreadyCompleteError", "Share", "cut", "join"]
+__all__ = ["Share", "cut", "join"]
 
 #: A chunk's share of the remaining trials and work, times K; and its minimum share of all trials, times K.
 _CHUNK_SHARE = 1 / 2
@@ -61,14 +62,6 @@ _WATCH_EVERY_S = 0.5
 _AGAIN_S = 0.1
 
 log = logging.getLogger(__name__)
-
-
-class AlreadyCompleteError(Exception):
-    """There is nothing to split: every trial has ended, or a rule of [stop] holds."""
-
-    def __init__(self, exit_code: int, why: str = "every trial has ended") -> None:
-        super().__init__(why)
-        self.exit_code = exit_code
 
 
 @dataclass(frozen=True, slots=True)

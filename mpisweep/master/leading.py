@@ -4,7 +4,8 @@
 2. It waits until every rank that is not lost has answered Follow.  From then on no rank accepts an
    acknowledgement from a superseded master: every acknowledged result is on disk by now.
 3. A thread fences the superseded masters, reads the files and syncs them (:mod:`mpisweep.master.opening`).
-   Meanwhile the rank's loop continues and keeps the messages to the master.
+   Meanwhile the rank's loop continues and keeps the messages to the master.  The thread also imports what
+   only a master needs: most ranks never do.
 
 The first master of a run waits for no rank.  A failing disk is retried for as long as in a running sweep.
 """
@@ -17,11 +18,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mpisweep.master.opening import Opened
 from mpisweep.messages import ToMaster
+from mpisweep.records import EndReason
 
-__all__ = ["DiskFailedError", "Leading"]
+if TYPE_CHECKING:
+    from mpisweep.master.opening import Opened
+
+__all__ = ["AlreadyCompleteError", "DiskFailedError", "Leading", "Mastership", "RunEndedError"]
 
 #: Pause before a failed disk is retried, in seconds.
 _AGAIN_S = 1.0
@@ -29,8 +35,41 @@ _AGAIN_S = 1.0
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Mastership:
+    """Identity of a master.
+
+    Attributes:
+        run: name of the run.
+        epoch: epoch of this master, see :mod:`mpisweep.rank.succession`.
+        is_first: whether it is the run's first master.
+        has_begun: whether an earlier master has announced that the sweep is open.
+    """
+
+    run: str
+    epoch: int
+    is_first: bool
+    has_begun: bool = False
+
+
 class DiskFailedError(Exception):
     """The files of a running sweep were unusable for too long."""
+
+
+class RunEndedError(Exception):
+    """The run of this master is over; :attr:`reason` is its end."""
+
+    def __init__(self, reason: EndReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class AlreadyCompleteError(Exception):
+    """There is nothing to split: every trial has ended, or a rule of [stop] holds."""
+
+    def __init__(self, exit_code: int, why: str = "every trial has ended") -> None:
+        super().__init__(why)
+        self.exit_code = exit_code
 
 
 class Leading:

@@ -28,6 +28,7 @@ from mpisweep.master.best import BestSoFar
 from mpisweep.master.importing import known_imports
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
+from mpisweep.master.leading import Mastership, RunEndedError
 from mpisweep.master.searching import (
     LearningPast,
     learning_past,
@@ -52,9 +53,7 @@ from mpisweep.search.numbering import Trials, number_trials
 from mpisweep.spec import Spec
 
 __all__ = [
-    "Mastership",
     "Opened",
-    "RunEndedError",
     "RunFacts",
     "ended_error",
     "open_sweep",
@@ -89,23 +88,6 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Mastership:
-    """Identity of a master.
-
-    Attributes:
-        run: name of the run.
-        epoch: epoch of this master, see :mod:`mpisweep.rank.succession`.
-        is_first: whether it is the run's first master.
-        has_begun: whether an earlier master has announced that the sweep is open.
-    """
-
-    run: str
-    epoch: int
-    is_first: bool
-    has_begun: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class RunFacts:
     """Facts about this run that its results record.
 
@@ -124,14 +106,6 @@ class RunFacts:
     version: str
     launch: str = ""
     until: float | None = None
-
-
-class RunEndedError(Exception):
-    """The run of this master is over; :attr:`reason` is its end."""
-
-    def __init__(self, reason: EndReason) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
 
 
 def open_sweep(

@@ -13,13 +13,12 @@ from collections.abc import Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mpisweep.master.joining import AlreadyCompleteError
-from mpisweep.master.leading import DiskFailedError, Leading
-from mpisweep.master.opening import (
+from mpisweep.master.leading import (
+    AlreadyCompleteError,
+    DiskFailedError,
+    Leading,
     Mastership,
-    Opened,
     RunEndedError,
-    ended_error,
 )
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.messages import Begun, Kill, Lead, ToMaster
@@ -37,6 +36,7 @@ from mpisweep.spec import Spec
 
 if TYPE_CHECKING:
     from mpisweep.master.loop import Master
+    from mpisweep.master.opening import Opened
 
 __all__ = ["Office"]
 
@@ -191,16 +191,17 @@ class Office:
         """Become master of the open sweep, or end for the reason that it is not open."""
         outcome, self._leading = leading.outcome, None
         leading.close()
+        assert outcome is not None
+        if not isinstance(outcome, BaseException):
+            self._become_master(outcome, now)
+            assert self._master is not None
+            for rank, missed in leading.kept:
+                if isinstance(missed, str):
+                    self._master.on_lost(rank, missed, now)
+                else:
+                    self._master.on_messages(rank, missed, now)
+            return
         match outcome:
-            case Opened():
-                self._become_master(outcome, now)
-                assert self._master is not None
-                for rank, missed in leading.kept:
-                    if isinstance(missed, str):
-                        self._master.on_lost(rank, missed, now)
-                    else:
-                        self._master.on_messages(rank, missed, now)
-                return
             case AlreadyCompleteError():
                 log.info("%s: %s", self._options.path.name, outcome)
                 self._end_with(outcome.exit_code)
@@ -225,7 +226,7 @@ class Office:
                 # Every rank leaves with the same code; the others wait for Finish.
                 log.error("%s", _refusal(outcome))
                 self._end_with(2)
-            case BaseException():
+            case _:
                 raise outcome
         if self._snapshotter is not None:
             self._snapshotter.close()
@@ -250,6 +251,8 @@ class Office:
         self._snapshotter = snapshotter = Snapshotter(self._server)
 
         def find_out() -> Opened:
+            from mpisweep.master.opening import ended_error
+
             raise ended_error(self._options.path, snapshotter, run)
 
         self._leading = Leading((), find_out, 0.0)

@@ -7,14 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from mpisweep import __version__
-from mpisweep.master.importing import read_imports
-from mpisweep.master.joining import Share, join
-from mpisweep.master.lease_client import LeaseClient
-from mpisweep.master.opening import Mastership, Opened, RunFacts, ended_error, open_sweep
-from mpisweep.master.prune_client import PruneClient
-from mpisweep.master.search_client import SearchClient, SharedSearchClient
+from mpisweep.master.leading import Mastership
 from mpisweep.master.snapshotter import Snapshotter
-from mpisweep.master.vigil import Vigil
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.rank.options import Place, RankOptions
 from mpisweep.rank.transport import Transport
@@ -23,7 +17,9 @@ from mpisweep.results.claim import RunOverError
 from mpisweep.spec import Spec
 
 if TYPE_CHECKING:
+    from mpisweep.master.joining import Share
     from mpisweep.master.loop import Master
+    from mpisweep.master.opening import Opened
 
 __all__ = ["MasterSetup"]
 
@@ -60,13 +56,17 @@ class MasterSetup:
         self._started = time.monotonic()
 
     def open(self, snapshotter: Snapshotter, mastership: Mastership, ends_at: float | None) -> Opened:
-        """Open the sweep; waits for the disk.
+        """Open the sweep; waits for the disk, of the sweep and of the imports that only a master needs.
 
         Args:
             snapshotter: reads the results file.
             mastership: as which master.
             ends_at: when the allocation ends, in seconds since 1970; None if unknown.
         """
+        from mpisweep.master import loop  # noqa: F401  (for make_master, which must not wait for the disk)
+        from mpisweep.master.importing import read_imports
+        from mpisweep.master.opening import RunFacts, ended_error, open_sweep
+
         path = self._options.path
         try:
             share = self._join(snapshotter, mastership)
@@ -94,6 +94,8 @@ class MasterSetup:
         """Join a split sweep; None if this run has the sweep alone."""
         if self._options.split is None:
             return None
+        from mpisweep.master.joining import join
+
         return join(
             self._spec,
             self._options.path,
@@ -116,8 +118,12 @@ class MasterSetup:
 
     def make_master(self, opened: Opened, snapshotter: Snapshotter, now: float) -> Master:
         """Make the master of an open sweep, and have the first snapshot written."""
-        # Only the rank that is master pays for this import.
+        # Imported since the sweep was opened.
+        from mpisweep.master.lease_client import LeaseClient
         from mpisweep.master.loop import Master
+        from mpisweep.master.prune_client import PruneClient
+        from mpisweep.master.search_client import SearchClient, SharedSearchClient
+        from mpisweep.master.vigil import Vigil
 
         _log_time_left(opened, now)
         snapshotter.write(opened.path, opened.claim.token)

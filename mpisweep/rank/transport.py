@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from mpisweep.errors import UserError
 from mpisweep.messages import Message
 from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
 from mpisweep.rank.signals import end_if_stuck
@@ -59,7 +60,7 @@ _LAUNCHERS = (
 )
 
 
-class TransportError(RuntimeError):
+class TransportError(UserError, RuntimeError):
     """The ranks cannot exchange messages; the text is one sentence for the user."""
 
 

@@ -6,6 +6,8 @@ import contextlib
 import os
 from pathlib import Path
 
+from mpisweep.errors import UserError
+
 __all__ = [
     "ResultsError",
     "behind_link",
@@ -18,7 +20,7 @@ __all__ = [
 ]
 
 
-class ResultsError(Exception):
+class ResultsError(UserError):
     """A results file cannot be used; the message is one sentence for the user."""
 
 

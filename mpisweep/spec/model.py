@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpisweep.errors import UserError
 from mpisweep.records import Direction, Objective, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
@@ -19,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class SpecError(ValueError):
+class SpecError(UserError, ValueError):
     """Invalid user input; the message is one sentence: where, what was found, what is expected."""
 
 

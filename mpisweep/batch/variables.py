@@ -1,0 +1,34 @@
+"""Environment variables with which the launcher tells the ranks what it knows."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BEGUN_VARIABLE",
+    "CALLER_VARIABLE",
+    "ENDS_VARIABLE",
+    "LAUNCH_VARIABLE",
+    "ONE_HOST_VARIABLE",
+    "PROGRESS_VARIABLE",
+    "SYSTEM_VARIABLE",
+]
+
+#: Tells the ranks that the launcher draws their progress, and the launcher that its caller does.
+PROGRESS_VARIABLE = "MPISWEEP_PROGRESS"
+
+#: Tells the launcher the process that called it; the sweep stops when that dies.
+CALLER_VARIABLE = "MPISWEEP_CALLER"
+
+#: Identifies the launch to the ranks; the same after a restart.
+LAUNCH_VARIABLE = "MPISWEEP_LAUNCH"
+
+#: Tells the ranks that others of their launch have begun the sweep: a failing disk may recover in a moment.
+BEGUN_VARIABLE = "MPISWEEP_BEGUN"
+
+#: Tells the ranks when the allocation ends, in seconds since 1970; empty for unknown.
+ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
+
+#: Tells the ranks that all of them are on one host.
+ONE_HOST_VARIABLE = "MPISWEEP_ONE_HOST"
+
+#: Tells the ranks the name of the batch system, so that they need not search installed packages for it.
+SYSTEM_VARIABLE = "MPISWEEP_BATCH_SYSTEM"

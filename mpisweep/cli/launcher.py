@@ -1,0 +1,118 @@
+"""The launcher's part of ``mpisweep run``: check what can be checked, and start the same command as ranks."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from mpisweep.batch import describe
+from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end, wrongly_started
+from mpisweep.batch.jobfacts import Allocation
+from mpisweep.batch.launch import launch, mpi_environment
+from mpisweep.batch.launchers import LaunchError
+from mpisweep.batch.start import Start, plan_start
+from mpisweep.batch.variables import CALLER_VARIABLE, ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE
+from mpisweep.batch.walltime import earliest_end, plan_stop
+from mpisweep.cli.arguments import master_policy
+from mpisweep.cli.logs import configure_logging
+from mpisweep.cli.outcome import OwnResults, SharedResults, closings, describe_end
+from mpisweep.cli.sweepargs import check_time, results_path
+from mpisweep.cli.workers import check_fit, place_workers, usual_node
+from mpisweep.processes.kernel import die_with_parent, this_host
+from mpisweep.spec import Spec
+from mpisweep.spec.preflight import check_startable
+
+__all__ = ["run_launcher"]
+
+#: Times limits.silence after which an mpirun without any live rank is restarted.  Ranks wait half as long for
+#: each other.
+_START_FACTOR = 20
+#: Flags for the launcher, or only for the first ranks that it starts.
+_NOT_FOR_RANKS = ("--dry-run", "--fresh")
+
+log = logging.getLogger(__name__)
+
+
+def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
+    """Start the ranks of a sweep, or with ``--dry-run`` print how; returns the exit code."""
+    if why := wrongly_started(os.environ):
+        raise LaunchError(why)
+    caller = os.environ.pop(CALLER_VARIABLE, "")
+    if caller:
+        # A notebook whose kernel dies leaves no sweep behind that nobody sees.  The signal is one that may be
+        # repeated: the kernel sends it for each thread of the caller that may have been the parent.
+        die_with_parent(int(caller), signal.SIGUSR1)
+    relays = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
+    allocation = with_end(this_allocation())
+    configure_logging(None, this_host() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
+    check_startable(spec)
+    path = results_path(options, spec)
+    measured = closings(path) if options.walltime is not None or options.dry_run else ()
+    check_time(spec, "--walltime", options.walltime, measured)
+    start = _plan(spec, options, allocation)
+    ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
+    if options.dry_run:
+        _print_plan(start, len(usual_node(allocation).gpus), ends_at, ends_by, spec.limits.grace_s, measured)
+        return 0
+    if ends_at is None:
+        warn_of_unknown_end(allocation)
+    console = Console(stderr=True)
+    ended = launch(
+        start,
+        # What a program calls draws nothing itself, even if FORCE_COLOR says that this is a terminal.
+        console=console if console.is_terminal and not options.quiet and not caller else None,
+        results=OwnResults(path) if options.split is None else SharedResults(path),
+        ends_at=ends_at,
+        restarts=spec.limits.restarts,
+        patience_s=_START_FACTOR * spec.limits.silence_s,
+        relays=relays and not options.quiet,
+    )
+    if ended.reason is not None:
+        log.log(
+            logging.WARNING if ended.exit_code else logging.INFO,
+            "%s",
+            describe_end(path, spec.name, ended.reason),
+        )
+    return ended.exit_code
+
+
+def _plan(spec: Spec, options: argparse.Namespace, allocation: Allocation) -> Start:
+    placement = place_workers(options, spec, allocation, usual_node(allocation))
+    check_fit(options, spec, allocation, placement)
+    return plan_start(allocation, placement, _rank_arguments(options), fresh=options.fresh)
+
+
+def _rank_arguments(options: argparse.Namespace) -> tuple[str, ...]:
+    """Arguments of ``run`` for the ranks: all but the launcher's flags, also abbreviated."""
+    works = ("--master", "works") if master_policy(options) != options.master else ()
+    kept = [
+        argument
+        for argument in options.given
+        if not (
+            len(argument) > 2
+            and argument.startswith("--")
+            and any(flag.startswith(argument) for flag in _NOT_FOR_RANKS)
+        )
+    ]
+    return (*works, *kept, *(("--", *options.command_line) if options.command_line else ()))
+
+
+def _print_plan(
+    start: Start,
+    gpus_per_node: int,
+    ends_at: float | None,
+    ends_by: str,
+    grace_s: float,
+    measured: Sequence[float],
+) -> None:
+    left_s = None if ends_at is None else ends_at - time.time()
+    plan = plan_stop(0.0, left_s, grace_s, measured)
+    command = start.command(mpi_environment() | {LAUNCH_VARIABLE: "", ENDS_VARIABLE: ""})
+    print("\n".join(describe.describe_start(start, command, gpus_per_node)))
+    print("\n".join(describe.describe_end(start.allocation, ends_at, ends_by, plan, time.time())))

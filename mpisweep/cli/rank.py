@@ -1,0 +1,65 @@
+"""A rank's part of ``mpisweep run``: its options, of which the launcher says some in the environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from mpisweep.batch.variables import (
+    BEGUN_VARIABLE,
+    ENDS_VARIABLE,
+    LAUNCH_VARIABLE,
+    ONE_HOST_VARIABLE,
+    PROGRESS_VARIABLE,
+    SYSTEM_VARIABLE,
+)
+from mpisweep.cli.logs import configure_logging, is_on_one_host
+from mpisweep.cli.sweepargs import check_time, results_path
+from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
+from mpisweep.progress import ALIVE, JsonProgress, LineProgress, NoProgress, ProgressSink
+from mpisweep.rank.main import log as rank_log
+from mpisweep.rank.main import run_rank
+from mpisweep.rank.options import RankOptions
+from mpisweep.rank.transport import expected_rank
+from mpisweep.spec import Spec, SpecError
+
+__all__ = ["run_as_rank"]
+
+
+def run_as_rank(spec: Spec, options: argparse.Namespace) -> int:
+    """Run this process as a rank of a sweep; returns the exit code that all ranks share."""
+    # Trial processes must not inherit these.
+    launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
+    has_begun = bool(os.environ.pop(BEGUN_VARIABLE, ""))
+    stated_end = os.environ.pop(ENDS_VARIABLE, "")
+    system = os.environ.pop(SYSTEM_VARIABLE, "")
+    is_drawn = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
+    has_one_host = os.environ.pop(ONE_HOST_VARIABLE, "") == "1" or expected_rank() is None or is_on_one_host()
+    has_one_host = has_one_host and HOSTS_VARIABLE not in os.environ
+    if launch_name:
+        print(ALIVE, file=sys.stderr, flush=True)
+    configure_logging(expected_rank() or 0, "" if has_one_host else this_host(), quiet=options.quiet)
+    sink: ProgressSink
+    if options.quiet:
+        sink = NoProgress()
+    elif is_drawn:
+        sink = JsonProgress(sys.stdout)
+    else:
+        sink = LineProgress(rank_log.info)
+    path = results_path(options, spec)
+    refusal = ""
+    if not launch_name and expected_rank() == 0:
+        # No launcher has checked this; the check starts a process, so it comes before MPI.
+        from mpisweep.spec.preflight import check_startable
+
+        try:
+            check_startable(spec)
+            check_time(spec, "--walltime", options.walltime)
+        except SpecError as error:
+            refusal = str(error)
+    return run_rank(spec, RankOptions(
+        path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
+        options.stage_env, ends_at=float(stated_end) if stated_end else None, has_begun=has_begun,
+        batch_system=system,
+    ))  # fmt: skip

@@ -1,0 +1,9 @@
+"""Errors that people can cause, and that every command answers with one sentence."""
+
+from __future__ import annotations
+
+__all__ = ["UserError"]
+
+
+class UserError(Exception):
+    """Input, files or machines are not as they must be; the message is one sentence for the user."""
