@@ -1,4 +1,4 @@
-"""Progress of the sweep: a live bar on a terminal, occasional lines in a job log.
+"""Progress of the sweep: what a live bar shows on a terminal, and occasional lines in a job log.
 
 Rank 0 has the progress and the launcher has the terminal; mpirun's standard output connects them.  Under our
 launcher, rank 0 writes marked JSON lines, which the launcher removes from the stream and draws.  Under an
@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
-from rich.progress import Progress as RichProgress
 
 from mpisweep.records import Value
 from mpisweep.spec.units import configuration_text, duration_text, number_text
@@ -24,13 +19,13 @@ from mpisweep.spec.units import configuration_text, duration_text, number_text
 __all__ = [
     "ALIVE",
     "MARK",
-    "Bar",
     "JsonProgress",
     "LineProgress",
     "NoProgress",
     "Progress",
     "ProgressSink",
     "counted",
+    "facts_of",
     "marked_line",
     "parse",
     "progress_line",
@@ -153,79 +148,24 @@ def parse(line: str) -> Progress | None:
 
 def progress_line(progress: Progress) -> str:
     """Format as one line: ``143/700 trials, 4 running, 2 failed, 11.9/min, 47 min left, ...``."""
-    parts = [f"{progress.ended}/{progress.total} trials", f"{progress.running} running"]
+    return ", ".join([f"{progress.ended}/{progress.total} trials", *(text for text, _ in facts_of(progress))])
+
+
+def facts_of(progress: Progress) -> Iterator[tuple[str, str]]:
+    """Yield what there is to say beside the number of trials: each fact, and its colour or nothing."""
+    yield f"{progress.running} running", ""
     if progress.pruned:
-        parts.append(f"{progress.pruned} pruned")
+        yield f"{progress.pruned} pruned", ""
     if progress.failed:
-        parts.append(f"{progress.failed} failed")
+        yield f"{progress.failed} failed", "red"
     if progress.infeasible:
-        parts.append(f"{progress.infeasible} infeasible")
-    parts += _pace(progress)
-    best = _best(progress)
-    if best:
-        parts.append(best)
-    return ", ".join(parts)
-
-
-class Bar:
-    """The live bar; output of trials scrolls above it."""
-
-    def __init__(self, console: Console) -> None:
-        self._rich = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-            console=console,
-            transient=False,
-            refresh_per_second=5,
-        )
-        self._task: TaskID | None = None
-
-    def __enter__(self) -> Bar:
-        self._rich.start()
-        self._task = self._rich.add_task("trials", total=None, text="starting")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._rich.stop()
-
-    def show(self, progress: Progress) -> None:
-        """Redraw the bar."""
-        assert self._task is not None
-        parts = [f"{progress.running} running"]
-        if progress.pruned:
-            parts.append(f"{progress.pruned} pruned")
-        if progress.failed:
-            parts.append(f"[red]{progress.failed} failed[/]")
-        if progress.infeasible:
-            parts.append(f"{progress.infeasible} infeasible")
-        parts += _pace(progress)
-        best = _best(progress)
-        if best:
-            parts.append(f"[green]{best}[/]")
-        self._rich.update(self._task, total=progress.total, completed=progress.ended, text=" · ".join(parts))
-
-    def write(self, line: str, *, error: bool = False) -> None:
-        """Print a line of output above the bar."""
-        self._rich.console.print(
-            line, markup=False, highlight=False, soft_wrap=True, style="dim" if error else None
-        )
-
-
-def stderr_line(line: str) -> None:
-    """Print a line to standard error and flush it."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def _pace(progress: Progress) -> list[str]:
-    parts = []
+        yield f"{progress.infeasible} infeasible", ""
     if progress.rate > 0:
-        per_minute = 60 * progress.rate
-        parts.append(f"{progress.rate:,.1f}/s" if progress.rate >= 1 else f"{per_minute:.1f}/min")
+        yield f"{progress.rate:,.1f}/s" if progress.rate >= 1 else f"{60 * progress.rate:.1f}/min", ""
     if progress.left_s is not None and progress.ended < progress.total:
-        parts.append(f"{duration_text(progress.left_s)} left")
-    return parts
+        yield f"{duration_text(progress.left_s)} left", ""
+    if best := _best(progress):
+        yield best, "green"
 
 
 def _best(progress: Progress) -> str:

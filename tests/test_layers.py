@@ -23,6 +23,7 @@ RULES = (
 
 #: Unit -> units it may import from; a unit is a module or a subpackage.
 ALLOWED = {
+    "errors": set(),
     "records": set(),
     "bounds": set(),
     "pareto": set(),
@@ -408,6 +409,13 @@ ALLOWED = {
     "": {"api", "results", "results.load", "workloads"},
 }
 
+#: Units that every layer may import.
+GROUND = {"errors"}
+
+#: Libraries that thousands of ranks would import for nothing: one rank reads and draws, and Optuna and the
+#: workload have processes of their own.
+NOT_IN_RANKS = ("h5py", "numpy", "rich", "torch", "optuna", "matplotlib", "scipy", "mpi4py")
+
 #: Library -> files that may import it.
 ONE_IMPORTER = {
     "pynvml": {"devices/nvml.py"},
@@ -506,7 +514,7 @@ def test_a_module_imports_only_from_layers_below_it(path: Path) -> None:
     used = {name if name in known else "" for name in used}
     if all(name != "mpisweep" for name in _imports(path)):
         used.discard("")
-    assert used - {unit} <= ALLOWED[unit]
+    assert used - {unit} - GROUND <= ALLOWED[unit]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -587,3 +595,29 @@ def test_no_file_class_or_function_is_longer_than_its_bound() -> None:
             if (lines := node.end_lineno - node.lineno + 1) > bound:
                 over[f"{inside}: {node.name}"] = lines
     assert over == {}
+
+
+def loaded(statement: str) -> set[str]:
+    """The modules that a fresh interpreter has after a statement."""
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_a_rank_that_is_not_the_master_imports_neither_the_masters_part_nor_heavy_libraries():
+    """What every rank imports costs each node its number of ranks times as much, before the first trial."""
+    found = loaded("import mpisweep.cli.program, mpisweep.cli.run, mpisweep.cli.rank")
+    assert not found & set(NOT_IN_RANKS)
+    assert "mpisweep.rank.worker" in found
+    assert not {name for name in found if name.startswith(("mpisweep.scheduling", "mpisweep.search."))}
+    assert not found & {f"mpisweep.master.{name}" for name in ("opening", "loop", "known", "joining")}
+
+
+def test_a_command_imports_no_other_commands():
+    found = loaded("from mpisweep.cli.program import make_parser; make_parser('run')")
+    others = {name for name in found if name.startswith("mpisweep.cli.")}
+    assert others == {
+        f"mpisweep.cli.{name}" for name in ("arguments", "examples", "parser", "program", "run", "sweepargs")
+    }

@@ -32,6 +32,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from mpisweep.batch.bar import Bar
 from mpisweep.batch.launchers import LaunchError, one_host_variables
 from mpisweep.batch.output import Output, PlainView, RelayView, View
 from mpisweep.batch.start import Start
@@ -45,7 +46,7 @@ from mpisweep.batch.variables import (
     SYSTEM_VARIABLE,
 )
 from mpisweep.batch.watchdog import Results, RunEnd, Watchdog
-from mpisweep.progress import Bar, counted
+from mpisweep.progress import counted
 from mpisweep.records import EndReason
 
 __all__ = ["Ended", "launch", "mpi_environment"]
