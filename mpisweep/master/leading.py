@@ -130,7 +130,7 @@ class Leading:
     def drop(self) -> None:
         """Abandon the opened sweep, now or once it is open, because another rank is master."""
         self.close()
-        if isinstance(self.outcome, Opened):
+        if self.outcome is not None and not isinstance(self.outcome, BaseException):
             self.outcome.journal.abandon()
 
     def _open_if_all_follow(self) -> None:
@@ -148,7 +148,7 @@ class Leading:
         if self._wanted:
             self.outcome = outcome
             self._wanted = False
-        elif isinstance(outcome, Opened):
+        elif not isinstance(outcome, BaseException):
             outcome.journal.abandon()
         # close() closes the other end.
         os.close(self._theirs)
