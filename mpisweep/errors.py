@@ -6,4 +6,4 @@ __all__ = ["UserError"]
 
 
 class UserError(Exception):
-    """Input, files or machines are not as they must be; the message is one sentence for the user."""
+    """Input or a machine is not as it must be; the message is one sentence for the user."""

@@ -1,4 +1,4 @@
-"""Progress of the sweep: what a live bar shows on a terminal, and occasional lines in a job log.
+"""Progress of the sweep, for a live bar on a terminal and occasional lines in a job log.
 
 Rank 0 has the progress and the launcher has the terminal; mpirun's standard output connects them.  Under our
 launcher, rank 0 writes marked JSON lines, which the launcher removes from the stream and draws.  Under an
@@ -152,7 +152,7 @@ def progress_line(progress: Progress) -> str:
 
 
 def facts_of(progress: Progress) -> Iterator[tuple[str, str]]:
-    """Yield what there is to say beside the number of trials: each fact, and its colour or nothing."""
+    """Yield what is known beside the number of trials: each fact, and its colour or nothing."""
     yield f"{progress.running} running", ""
     if progress.pruned:
         yield f"{progress.pruned} pruned", ""

@@ -1,4 +1,8 @@
-"""The launcher's part of ``mpisweep run``: check what can be checked, and start the same command as ranks."""
+"""The launcher's part of ``mpisweep run``.
+
+It checks what can be checked before any rank starts, and starts the same command again as ranks; a single
+rank it starts without MPI.
+"""
 
 from __future__ import annotations
 

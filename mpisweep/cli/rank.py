@@ -1,4 +1,7 @@
-"""A rank's part of ``mpisweep run``: its options, of which the launcher says some in the environment."""
+"""A rank's part of ``mpisweep run``.
+
+Some of its options come from the launcher, in the environment.
+"""
 
 from __future__ import annotations
 

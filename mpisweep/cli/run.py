@@ -1,7 +1,4 @@
-"""The command run: a rank under mpirun or srun, otherwise the launcher.
-
-The launcher starts the same command again as ranks; it starts a single rank without MPI.
-"""
+"""The command run: a rank under mpirun or srun, otherwise the launcher."""
 
 from __future__ import annotations
 

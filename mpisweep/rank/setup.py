@@ -56,7 +56,7 @@ class MasterSetup:
         self._started = time.monotonic()
 
     def open(self, snapshotter: Snapshotter, mastership: Mastership, ends_at: float | None) -> Opened:
-        """Open the sweep; waits for the disk, of the sweep and of the imports that only a master needs.
+        """Open the sweep; waits for the disk, also for imports that only a master needs.
 
         Args:
             snapshotter: reads the results file.
