@@ -99,7 +99,7 @@ def words_of(svg: str) -> set[str]:
         ("master/lease_client.py", '{"ask": "leave"', '{"ask": "part"', "part"),
         ("results/shares/lease_agent.py", "revoked=revoked", "taken=revoked", "taken"),
         ("results/__init__.py", '".journal"', '".log"', "NAME.h5.log/"),
-        ("batch/launch.py", '"MPISWEEP_BEGUN"', '"MPISWEEP_RESUMED"', "MPISWEEP_RESUMED"),
+        ("batch/variables.py", '"MPISWEEP_BEGUN"', '"MPISWEEP_RESUMED"', "MPISWEEP_RESUMED"),
         ("master/vigil.py", 'name="vigil"', 'name="lookout"', "lookout"),
     ],
 )  # fmt: skip
