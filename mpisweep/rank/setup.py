@@ -94,6 +94,7 @@ class MasterSetup:
         """Join a split sweep; None if this run has the sweep alone."""
         if self._options.split is None:
             return None
+        from mpisweep.master.importing import read_imports
         from mpisweep.master.joining import join
 
         return join(
