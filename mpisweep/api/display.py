@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from mpisweep.progress import Bar, Progress, progress_line
+from mpisweep.batch.bar import Bar
+from mpisweep.progress import Progress, progress_line
 
 __all__ = ["View", "chosen_view"]
 
