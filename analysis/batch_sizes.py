@@ -1,32 +1,18 @@
 #!/usr/bin/env python3
-"""The objective vs. the batch size at equal steps, samples and seconds, or steps and samples to a target.
+"""The objective vs. the batch size at equal steps, samples and seconds, with trends.
 
 python analysis/batch_sizes.py resnet50.h5 -o batch_sizes.pdf
-python analysis/batch_sizes.py resnet50.h5 --target -o critical.pdf
 """
 
-import argparse
 import sys
-from pathlib import Path
 
-import mpisweep
 from mpisweep.views import figures
-from mpisweep.views.script import run_script
+from mpisweep.views.script import figure_arguments, run_script, write_figure
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("file", type=Path, help="a results file")
-    parser.add_argument("-o", "--output", type=Path, help="PNG, SVG or PDF (default: batch_sizes.png)")
-    parser.add_argument(
-        "--target", action="store_true", help="steps and samples to the target, with the critical batch size"
-    )
-    options = parser.parse_args()
-    output = options.output or Path("batch_sizes.png")
-    sweep = mpisweep.load(options.file)
-    draw = figures.draw_critical_batch if options.target else figures.draw_batch_sizes
-    figures.save(draw(sweep), output)
-    print(output)
+    sweeps, options, arguments = figure_arguments("batch-sizes", __doc__)
+    write_figure(figures.draw("batch-sizes", sweeps, **options), arguments)
 
 
 if __name__ == "__main__":

@@ -261,7 +261,10 @@ def test_figures_and_the_report_are_drawn_at_the_budget(path: Path, tmp_path: Pa
     assert series.x[series.best] == 10
     done = script("loss_vs_batch_size.py", path, "--at", "samples=900", "-o", "a.svg", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert script("learning_curves.py", path, "--samples", "--metric", "loss", cwd=tmp_path).returncode == 0
+    assert (
+        script("learning_curves.py", path, "--over", "samples", "--metric", "loss", cwd=tmp_path).returncode
+        == 0
+    )
     assert "at samples = 900" in script("top_configs.py", path, "--at", "samples=900", cwd=tmp_path).stdout
     assert main(["report", str(path), "--at", "samples=900", "-o", str(tmp_path / "r.html")]) == 0
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -269,8 +272,9 @@ def test_figures_and_the_report_are_drawn_at_the_budget(path: Path, tmp_path: Pa
 
 
 def test_learning_curves_over_samples_end_at_the_samples_used(path: Path):
-    lines = figures.draw_learning_curves(mpisweep.load(path), "loss", over="samples").axes[0].lines
-    assert {float(line.get_xdata()[-1]) for line in lines[:3]} == {3000.0, 800.0}
+    axes = figures.draw_learning_curves(mpisweep.load(path), "loss", over="samples").axes[0]
+    lines = [segment for drawn in axes.collections for segment in drawn.get_segments()]
+    assert {float(line[-1][0]) for line in lines} == {3000.0, 800.0}
 
 
 def test_exported_curves_hold_samples(path: Path, capsys):

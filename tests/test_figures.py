@@ -20,7 +20,7 @@ from mpisweep.views.figures.curves import _smoothed
 ANALYSIS = Path(__file__).parent.parent / "analysis"
 SCRIPTS = sorted(path.name for path in ANALYSIS.glob("*.py"))
 #: Scaling needs trials of several ranks, two scripts several objectives; see test_scaling and test_objectives.
-ELSEWHERE = ("top_configs.py", "scaling.py", "pareto_front.py", "hypervolume.py")
+ELSEWHERE = ("top_configs.py", "scaling.py", "pareto_front.py", "hypervolume.py", "critical_batch.py")
 DRAWING = [name for name in SCRIPTS if name not in ELSEWHERE]
 COUNT = 40
 
@@ -114,8 +114,9 @@ def test_a_curve_of_one_report_is_visible(tmp_path):
         ],
         opening(),
     )
-    lines = figures.draw_learning_curves(mpisweep.load(path), "loss").axes[0].lines
-    assert [(line.get_marker(), line.get_linestyle()) for line in lines] == [(".", "None"), ("None", "-")]
+    axes = figures.draw_learning_curves(mpisweep.load(path), "loss").axes[0]
+    assert [line.get_marker() for line in axes.lines] == ["."]
+    assert [len(segment) for segment in axes.collections[0].get_segments()] == [1, 2]
 
 
 def test_a_value_that_is_not_finite_affects_only_the_means_that_include_it():

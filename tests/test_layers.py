@@ -372,6 +372,7 @@ ALLOWED = {
                 "criticality",
                 "holder",
                 "load",
+                "occupancy",
                 "shares",
                 "trial_table",
             )
@@ -425,14 +426,24 @@ ONE_IMPORTER = {
         f"views/figures/{name}.py"
         for name in (
             "batch_sizes",
+            "budgets",
             "certainty",
+            "colouring",
             "curves",
             "front",
+            "history",
+            "importance",
+            "maps",
             "metric",
+            "parallel",
             "scaling",
+            "states",
             "style",
+            "ticks",
             "timeline",
             "total",
+            "trend",
+            "utilisation",
         )
     },
     "scipy": {
@@ -447,6 +458,7 @@ ONE_IMPORTER = {
             for name in ("judging", "past", "proposing", "pruners", "samplers", "thinning")
         ),
         "prior/optuna_storage.py",
+        "statistics/importance.py",
     },
     "sklearn": {"workloads/datasets.py"},
     "torch": {

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Commands",
     "add_file",
+    "add_files",
     "add_json",
     "add_trial",
     "add_workers",
@@ -68,6 +69,11 @@ def _file(text: str) -> Path:
 def add_file(parser: argparse.ArgumentParser) -> None:
     """Add the argument ``file``, a results file."""
     parser.add_argument("file", type=_file, metavar="FILE", help="results file")
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Add the argument ``file``, any number of results files."""
+    parser.add_argument("file", nargs="*", type=_file, metavar="FILE", help="results file, or several")
 
 
 def add_trial(parser: argparse.ArgumentParser) -> None:

@@ -82,6 +82,21 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         _example("follow a sweep until it ends", "mpisweep watch flow.h5"),
         _example("one look every minute", "mpisweep watch flow.h5 --every 1m"),
     ),
+    "figure": (
+        _example(
+            "figure 1 of a paper, as wide as a column",
+            "mpisweep figure metric flow.h5 --width column -o figure1.pdf",
+        ),
+        _example(
+            "figure 2, with single jobs that wait ten minutes each",
+            "mpisweep figure total flow.h5 --queue-wait 10m",
+        ),
+        _example(
+            "learning curves over time, and their numbers",
+            "mpisweep figure curves flow.h5 --over time --data curves.csv",
+        ),
+        _example("which figures there are", "mpisweep figure --list"),
+    ),
     "report": (
         _example("write flow.html", "mpisweep report flow.h5"),
         _example("20 trials in the table", "mpisweep report flow.h5 -k 20 -o page.html"),

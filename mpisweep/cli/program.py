@@ -30,7 +30,16 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: The commands in `mpisweep --help`.
 _GROUPS = {
     "write and run a sweep": ("init", "check", "run", "stop"),
-    "look at a sweep, also while it runs": ("status", "watch", "top", "trial", "output", "report", "export"),
+    "look at a sweep, also while it runs": (
+        "status",
+        "watch",
+        "top",
+        "trial",
+        "output",
+        "figure",
+        "report",
+        "export",
+    ),
     "supercomputers": ("sites", "jobscript", "submit"),
     "reference and repair": ("options", "replay", "repair", "completion"),
 }
@@ -39,6 +48,7 @@ _MODULES = {
     "init": ("init",),
     "run": ("run",),
     "check": ("check",),
+    "figure": ("figure",),
     "look": ("top", "status", "watch", "trial", "output", "report", "export"),
     "mend": ("replay", "repair"),
     "lists": ("sites", "options"),

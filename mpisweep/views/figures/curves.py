@@ -3,42 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.collections import LineCollection
 
+from mpisweep.records import TrialState
 from mpisweep.results.load import Sweep
 from mpisweep.spec.units import value_text
-from mpisweep.statistics.trend import is_logarithmic
+from mpisweep.views.figures.colouring import colours_of
+from mpisweep.views.figures.series import searched_or_all
 from mpisweep.views.figures.style import (
     BLUE,
     GREEN,
     GREY,
     ORANGE,
-    STYLE,
+    PURPLE,
     FigureError,
     Floats,
-    label,
+    SweepFigure,
+    Width,
+    dense,
     legend,
     plain,
-    positions,
-    spans_decades,
+    style_of,
+    time_unit,
+    title,
     words,
 )
-from mpisweep.views.wording import units
+from mpisweep.views.figures.ticks import count_axis, finish, metric_axis, ticks_on
 
 __all__ = ["Axis", "draw_learning_curves"]
 
 Axis = Literal["step", "samples", "time"]
 
+#: Curves that are drawn; of more, so many that lie evenly among the trials, and those with a thick line.
+_CURVES = 1500
+#: Reports of a curve that are drawn; of more, so many that lie evenly, and the last.
+_REPORTS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """One curve as it is drawn."""
+
+    x: Floats
+    y: Floats
+
 
 def draw_learning_curves(
-    sweep: Sweep, metric: str, *, parameter: str | None = None, over: Axis = "step", smooth: int = 1
-) -> Figure:
+    sweep: Sweep,
+    metric: str,
+    *,
+    parameter: str | None = None,
+    over: Axis = "step",
+    smooth: int = 1,
+    width: Width = "page",
+) -> SweepFigure:
     """Draw the curves of all trials, coloured by a parameter; best, median and baseline on top.
 
     Args:
@@ -47,93 +70,154 @@ def draw_learning_curves(
         parameter: colours the curves; default the first searched one.
         over: the axis: the step, the samples so far, or the time since the trial's start.
         smooth: number of reports in the running mean.
+        width: ``column`` or ``page``.
 
     Raises:
         KeyError: if there is no such curve or parameter.
         FigureError: if no trial has reported the metric, or said how many samples it has used.
     """
-    names = sweep.spec.space.names or sweep.parameters
-    colour_by = parameter or (names[0] if names else None)
-    drawn = {}
-    for number in range(len(sweep.trials)):
-        curve = sweep.curve(number, metric)
-        if len(curve.value):
-            x = sweep.progress(number, metric).samples if over == "samples" else getattr(curve, over)
-            drawn[number] = (x, _smoothed(curve.value, smooth))
+    names = searched_or_all(sweep) if sweep.parameters else ()
+    colour_by = parameter or next(iter(names), None)
+    highlights = _highlights(sweep, metric)
+    drawn, left_out = _curves(sweep, metric, over, smooth, [number for number, *_ in highlights])
     if not drawn:
         raise FigureError(f"{sweep.path}: no trial has reported {metric!r}")
-    if not any(np.isfinite(x).any() for x, _ in drawn.values()):
+    if not any(np.isfinite(curve.x).any() for curve in drawn.values()):
         raise FigureError(f"{sweep.path}: the trials do not say how many samples they have used")
-    with mpl.rc_context(STYLE):
-        figure = Figure()
+    with mpl.rc_context(style_of(width)):
+        figure = SweepFigure(width)
         axes = figure.add_subplot()
-        colours = _colours(figure, axes, sweep, colour_by, list(drawn))
-        for number, (x, y) in drawn.items():
-            axes.plot(x, y, _point(y), color=colours[number], linewidth=0.7, alpha=0.55, zorder=2)
-        for number, colour, text in _highlights(sweep, list(drawn)):
-            x, y = drawn[number]
-            axes.plot(x, y, color="white", linewidth=3.4, zorder=4)
-            axes.plot(x, y, _point(y), color=colour, linewidth=1.8, zorder=5, label=text)
-        axes.set_xlabel("time since the trial's start [s]" if over == "time" else over)
-        smoothed = f", mean of {smooth} reports" if smooth > 1 else ""
-        axes.set_ylabel(label(metric, units(sweep, metric)) + smoothed)
-        if spans_decades(np.concatenate([y for _, y in drawn.values()])):
-            axes.set_yscale("log")
-        if over != "time":
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        scale, unit = time_unit(max(float(np.nanmax(c.x, initial=0.0)) for c in drawn.values()))
+        scale = scale if over == "time" else 1.0
+        lines = {number: np.column_stack([c.x / scale, c.y]) for number, c in drawn.items()}
+        _note(figure, sweep, metric, over, drawn)
+        values = np.concatenate([curve.y for curve in drawn.values()])
+        _all_lines(figure, sweep, colour_by, lines)
+        _thick_lines(figure, highlights, lines)
+        metric_axis(axes, "y", sweep, metric, values)
+        if smooth > 1:
+            axes.set_ylabel(f"{axes.get_ylabel()}, mean of {smooth} reports")
+        if over == "time":
+            axes.set_xlabel(f"time since the trial's start [{unit}]")
+            ticks_on(axes, "x", "linear")
+        else:
+            count_axis(axes, "x", over)
         legend(figure, axes)
-        axes.set_title(f"{sweep.name}: {words(metric)} vs. {over}", loc="left", fontsize=11)
+        some = f", {len(drawn):,} of {len(drawn) + left_out:,} trials" if left_out else ""
+        title(figure, f"{plain(sweep.name)}: {words(metric)} vs. {over}{some}")
+        finish(figure)
     return figure
 
 
-def _point(values: Floats) -> str:
-    """Format of a curve: a line, or a point for a single value, of which a line shows nothing."""
-    return "." if np.isfinite(values).sum() == 1 else "-"
+def _curves(
+    sweep: Sweep, metric: str, over: Axis, smooth: int, wanted: Sequence[int]
+) -> tuple[dict[int, _Curve], int]:
+    """The curves that are drawn, by trial, and the number of those left out."""
+    if metric not in sweep.curve_names:
+        sweep.curve(0, metric)  # refuses the name
+    ran = np.flatnonzero(sweep.trials["attempt"] > 0)
+    chosen = ran
+    if len(ran) > _CURVES:
+        chosen = ran[np.unique(np.linspace(0, len(ran) - 1, _CURVES).round().astype(int))]
+    numbers = sorted({*chosen.tolist(), *wanted})
+    drawn: dict[int, _Curve] = {}
+    for number in numbers:
+        curve = sweep.curve(number, metric)
+        if not len(curve.value):
+            continue
+        x = sweep.progress(number, metric).samples if over == "samples" else getattr(curve, over)
+        y = _smoothed(curve.value, smooth)
+        if len(y) > _REPORTS:
+            kept = np.unique(np.linspace(0, len(y) - 1, _REPORTS).round().astype(int))
+            x, y = x[kept], y[kept]
+        drawn[number] = _Curve(np.asarray(x, dtype=float), y)
+    return drawn, len(ran) - len(numbers) if len(ran) > len(numbers) else 0
 
 
-def _highlights(sweep: Sweep, numbers: Sequence[int]) -> list[tuple[int, str, str]]:
-    """Trials with a thick line: best, median and baseline."""
-    ranked = [int(n) for n in sweep.best(len(sweep.trials))["number"] if n in numbers]
-    chosen: list[tuple[int, str, str]] = []
+def _note(figure: SweepFigure, sweep: Sweep, metric: str, over: Axis, drawn: dict[int, _Curve]) -> None:
+    lengths = [len(curve.y) for curve in drawn.values()]
+    numbers = np.repeat(list(drawn), lengths)
+    figure.add_layer(
+        "curves",
+        {
+            "number": numbers,
+            "state": sweep.trials["state"][numbers],
+            over: np.concatenate([curve.x for curve in drawn.values()]),
+            metric: np.concatenate([curve.y for curve in drawn.values()]),
+        },
+    )
+
+
+def _all_lines(
+    figure: SweepFigure, sweep: Sweep, parameter: str | None, lines: dict[int, np.ndarray]
+) -> None:
+    """Draw the thin lines; pruned trials end in a mark of their own, and a single report is a point."""
+    [axes] = figure.axes
+    numbers = np.array(list(lines))
+    colours = None if parameter is None else colours_of(sweep, parameter)
+    rgba = [mpl.colors.to_rgba(GREY)] * len(numbers) if colours is None else colours.rgba(numbers)
+    count = sum(map(len, lines.values()))
+    faint = 0.55 if len(lines) <= 300 else 0.3
+    axes.add_collection(
+        LineCollection(
+            list(lines.values()), colors=rgba, linewidths=0.7, alpha=faint, zorder=2,
+            rasterized=dense(count),
+        ),
+        autolim=True,
+    )  # fmt: skip
+    for number, colour in zip(numbers.tolist(), rgba, strict=True):
+        if np.isfinite(lines[number]).all(axis=1).sum() == 1:
+            # A line shows nothing of a single report.
+            axes.plot(*lines[number].T, ".", color=colour, zorder=2, rasterized=dense(count))
+    axes.autoscale_view()
+    if colours is not None:
+        colours.add_bar(figure, axes, sweep)
+    pruned = [n for n in lines if sweep.trials["state"][n] == TrialState.PRUNED.label]
+    if pruned:
+        ends = np.array([lines[number][-1] for number in pruned])
+        axes.plot(
+            *ends.T, "v", color=PURPLE, fillstyle="none", markersize=3.5, markeredgewidth=0.7, zorder=3,
+            label=f"pruned: {len(pruned):,}", rasterized=dense(len(pruned)),
+        )  # fmt: skip
+
+
+def _thick_lines(
+    figure: SweepFigure, highlights: Sequence[tuple[int, str, str, str]], lines: dict[int, np.ndarray]
+) -> None:
+    """Draw the lines of best, median and baseline over all halos, so that none hides another."""
+    axes = figure.axes[0]
+    shown = [one for one in highlights if one[0] in lines]
+    thick = 1.3 if figure.is_narrow else 1.8
+    for number, *_ in shown:
+        axes.plot(*lines[number].T, color="white", linewidth=thick + 1.4, zorder=4)
+    for number, colour, dashes, text in shown:
+        point = "." if np.isfinite(lines[number]).all(axis=1).sum() == 1 else ""
+        axes.plot(
+            *lines[number].T, color=colour, linewidth=thick, linestyle=dashes, marker=point, zorder=5,
+            label=text,
+        )  # fmt: skip
+
+
+def _highlights(sweep: Sweep, metric: str) -> list[tuple[int, str, str, str]]:
+    """Trials with a thick line: number, colour, dashes and text of best, median and baseline."""
+    # A trial that completed without a report has no curve; nor is the median of those without a value.
+    ranked = [int(row["number"]) for row in sweep.best(len(sweep.trials)) if not row["diverged"]]
+    chosen: list[tuple[int, str, str, str]] = []
     if ranked:
-        chosen.append((ranked[0], GREEN, f"best{_configuration(sweep, ranked[0])}"))
+        chosen.append((ranked[0], GREEN, "-", f"best{_configuration(sweep, ranked[0])}"))
     if len(ranked) > 4:
         middle = ranked[len(ranked) // 2]
-        chosen.append((middle, BLUE, f"median{_configuration(sweep, middle)}"))
-    if sweep.baseline is not None and int(sweep.baseline["number"]) in numbers:
+        chosen.append((middle, BLUE, (0, (5, 2)), f"median{_configuration(sweep, middle)}"))  # type: ignore[arg-type]
+    if sweep.baseline is not None:
         number = int(sweep.baseline["number"])
-        chosen.append((number, ORANGE, f"baseline{_configuration(sweep, number)}"))
+        chosen.append((number, ORANGE, (0, (2, 1)), f"baseline{_configuration(sweep, number)}"))  # type: ignore[arg-type]
     return chosen
 
 
 def _configuration(sweep: Sweep, number: int) -> str:
-    values = sweep.searched(number).items()
-    shown = [f"{words(name)} {plain(value_text(value))}" for name, value in values]
-    return f": {', '.join(shown)}" if shown else ""
-
-
-def _colours(
-    figure: Figure, axes: Axes, sweep: Sweep, parameter: str | None, numbers: list[int]
-) -> dict[int, Any]:
-    if parameter is None:
-        return dict.fromkeys(numbers, GREY)
-    where, categories = positions(sweep.trials[sweep.column(parameter)])
-    values = where[numbers]
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return dict.fromkeys(numbers, GREY)
-    logarithmic = not categories and is_logarithmic(values)
-    norm_type = mpl.colors.LogNorm if logarithmic else mpl.colors.Normalize
-    low, high = float(values.min()), float(values.max())
-    mapped = mpl.cm.ScalarMappable(norm_type(low, high if high > low else low + 1), "viridis")
-    if high > low:
-        bar = figure.colorbar(mapped, ax=axes, pad=0.02)
-        bar.set_label(label(parameter, units(sweep, parameter)))
-        if categories:
-            bar.set_ticks(range(len(categories)), labels=list(categories))
-    return {
-        number: mapped.to_rgba(where[number]) if np.isfinite(where[number]) else GREY for number in numbers
-    }
+    values = list(sweep.searched(number).items())
+    shown = [f"{words(name)} {plain(value_text(value))}" for name, value in values[:4]]
+    return f": {', '.join([*shown, '...'] if len(values) > 4 else shown)}" if shown else ""
 
 
 def _smoothed(values: Floats, width: int) -> Floats:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mpisweep.progress import counted
@@ -21,16 +21,22 @@ from mpisweep.views.figures.style import (
     GREEN,
     GREY,
     ORANGE,
-    STYLE,
     FigureError,
     Floats,
-    label,
+    SweepFigure,
+    Width,
+    dense,
     legend,
+    marker_size,
     plain,
     spans_decades,
+    style_of,
+    time_unit,
+    title,
     words,
 )
-from mpisweep.views.wording import at_budget, units
+from mpisweep.views.figures.ticks import finish, metric_axis, ticks_on
+from mpisweep.views.wording import at_budget
 
 __all__ = ["Front", "draw_front", "draw_hypervolume", "front"]
 
@@ -90,57 +96,80 @@ def front(sweep: Sweep, y: str | None = None, x: str | None = None) -> Front:
     )  # fmt: skip
 
 
-def draw_front(sweep: Sweep, y: str | None = None, x: str | None = None) -> Figure:
-    """Draw one objective over another, with the front and the trials behind it."""
+def draw_front(
+    sweep: Sweep, y: str | None = None, x: str | None = None, *, width: Width = "page"
+) -> SweepFigure:
+    """Draw one objective over another, with the front and the trials behind it.
+
+    Raises:
+        FigureError: if the sweep has one objective, or no complete trial with finite ones.
+        KeyError: if the sweep has no such objective.
+    """
     drawn = front(sweep, y, x)
-    with mpl.rc_context(STYLE):
-        figure = Figure()
+    with mpl.rc_context(style_of(width)):
+        figure = SweepFigure(width)
         axes = figure.add_subplot()
         is_behind = np.ones(len(drawn.x), dtype=bool)
         is_behind[drawn.front] = False
-        size = 4.5 if len(drawn.x) <= 150 else 2.5 if len(drawn.x) <= 1500 else 1.2
+        size, behind = marker_size(figure, len(drawn.x)), int(is_behind.sum())
         if is_behind.any():
             axes.plot(
                 drawn.x[is_behind], drawn.y[is_behind], "o", color=GREY, markersize=size, zorder=2,
-                label=f"{counted(int(is_behind.sum()), 'trial')} behind it",
+                markeredgewidth=0, alpha=0.4 if dense(behind) else 1.0, rasterized=dense(behind),
+                label=f"{counted(behind, 'trial')} behind it",
             )  # fmt: skip
         # In the order of the horizontal axis the front is a staircase, whatever the directions.
         line = "-" if drawn.is_whole else ""
         axes.plot(
-            drawn.x[drawn.front], drawn.y[drawn.front], color=BLUE, marker="o", markersize=max(size, 3.5),
+            drawn.x[drawn.front], drawn.y[drawn.front], color=BLUE, marker="o", markersize=max(size, 3.0),
             linewidth=1.2, zorder=3, drawstyle="steps-post", linestyle=line,
-            label=f"front: {counted(len(drawn.front), 'trial')}",
+            label=f"front: {counted(len(drawn.front), 'trial')}", rasterized=dense(len(drawn.front)),
         )  # fmt: skip
         if drawn.baseline is not None:
             axes.plot(
-                drawn.x[drawn.baseline], drawn.y[drawn.baseline], "s", color=ORANGE, markersize=8, zorder=4,
-                markeredgecolor="white", markeredgewidth=0.8, label="baseline", linestyle="",
+                drawn.x[drawn.baseline], drawn.y[drawn.baseline], "s", color=ORANGE, zorder=4,
+                markersize=6 if figure.is_narrow else 8, markeredgecolor="white", markeredgewidth=0.8,
+                label="baseline", linestyle="",
             )  # fmt: skip
+        figure.add_layer(
+            "trials",
+            {
+                "number": drawn.numbers,
+                sweep.metric_column(drawn.x_name): drawn.x,
+                sweep.metric_column(drawn.y_name): drawn.y,
+                "on_front": ~is_behind,
+            },
+        )
         _axis(axes, "x", sweep, drawn)
         _axis(axes, "y", sweep, drawn)
-        legend(figure, axes, covers=len(drawn.x) > 150)
-        title = f"{sweep.name}: {words(drawn.y_name)} vs. {words(drawn.x_name)}{at_budget(sweep)}"
+        legend(figure, axes, covers=len(drawn.x) > 20)
+        text = f"{plain(sweep.name)}: {words(drawn.y_name)} vs. {words(drawn.x_name)}{at_budget(sweep)}"
         if not drawn.is_whole:
-            title += f", front of {len(sweep.objectives)} objectives"
-        axes.set_title(title, loc="left", fontsize=11)
+            text += f", front of {len(sweep.objectives)} objectives"
+        title(figure, text)
+        finish(figure)
     return figure
 
 
-def _axis(axes: Axes, which: str, sweep: Sweep, drawn: Front) -> None:
+def _axis(axes: Axes, which: Literal["x", "y"], sweep: Sweep, drawn: Front) -> None:
     name, values = (drawn.x_name, drawn.x) if which == "x" else (drawn.y_name, drawn.y)
     better = next(one.direction for one in sweep.objectives if one.name == name)
-    text = f"{label(name, units(sweep, name))}, {better.value}"
-    axes.set(**{f"{which}label": text})
-    if spans_decades(values[drawn.front]) and values.min() > 0:
-        axes.set(**{f"{which}scale": "log"})
+    metric_axis(axes, which, sweep, name, values)
+    if axes.get_xscale() != "log" and spans_decades(values[drawn.front]) and values.min() > 0:
+        ticks_on(axes, which, "log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_label_text(f"{axis.get_label_text()}, {better.value}")
 
 
-def draw_hypervolume(sweep: Sweep, reference: Mapping[str, float] | None = None) -> Figure:
+def draw_hypervolume(
+    sweep: Sweep, reference: Mapping[str, float] | None = None, *, width: Width = "page"
+) -> SweepFigure:
     """Draw the hypervolume over the time of the runs.
 
     Args:
         sweep: with several objectives.
         reference: as in :meth:`~mpisweep.results.load.Sweep.hypervolume`.
+        width: ``column`` or ``page``.
 
     Raises:
         FigureError: if no completed trial has finite objectives.
@@ -151,19 +180,24 @@ def draw_hypervolume(sweep: Sweep, reference: Mapping[str, float] | None = None)
         raise FigureError(
             f"{sweep.path}: no completed trial has finite objectives yet, there is nothing to draw"
         )
-    longest = float(history.time[-1])
-    scale, unit = (3600.0, "h") if longest >= 7200 else (60.0, "min") if longest >= 300 else (1.0, "s")
-    with mpl.rc_context(STYLE):
-        figure = Figure()
+    scale, unit = time_unit(float(history.time[-1]))
+    with mpl.rc_context(style_of(width)):
+        figure = SweepFigure(width)
         axes = figure.add_subplot()
-        # Nothing is dominated before the first trial.
-        time = np.concatenate([[0.0], history.time]) / scale
+        # Nothing is dominated before the first trial; a step that changes nothing needs no corner.
+        time = np.concatenate([[0.0], history.time])
         volume = np.concatenate([[0.0], history.hypervolume])
-        axes.plot(time, volume, color=GREEN, drawstyle="steps-post", linewidth=1.4)
+        corner = np.append(np.flatnonzero(np.diff(volume, prepend=-1.0)), len(volume) - 1)
+        corner = np.unique(corner)
+        axes.plot(time[corner] / scale, volume[corner], color=GREEN, drawstyle="steps-post", linewidth=1.4)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
+        ticks_on(axes, "x", "linear")
+        ticks_on(axes, "y", "linear")
         axes.set_xlabel(f"time of the runs [{unit}]")
         bounds = ", ".join(f"{plain(name)} {number_text(value)}" for name, value in history.reference.items())
         axes.set_ylabel("hypervolume")
-        axes.set_title(f"{sweep.name}: hypervolume up to {bounds}", loc="left", fontsize=11)
+        title(figure, f"{plain(sweep.name)}: hypervolume up to {bounds}")
+        figure.add_layer("hypervolume", {"time_s": time[corner], "hypervolume": volume[corner]})
+        finish(figure)
     return figure

@@ -5,24 +5,45 @@ from __future__ import annotations
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.figure import Figure
+import numpy as np
+from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from mpisweep.results.load import Sweep
-from mpisweep.views.figures.style import BLUE, GREEN, GREY, ORANGE, RED, STYLE, words
-from mpisweep.views.scaling import default_metric, scaling
+from mpisweep.views.figures.style import (
+    BLACK,
+    BLUE,
+    BROWN,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SweepFigure,
+    Width,
+    legend,
+    plain,
+    style_of,
+    title,
+    words,
+)
+from mpisweep.views.figures.ticks import finish, ticks_on
+from mpisweep.views.scaling import ScalingCurve, default_metric, scaling
 
 __all__ = ["draw_scaling"]
 
-#: Maximum number of configurations with their own colours and labels.
-_CURVES_LABELLED = 6
+#: Colour, marker and dashes of configurations with labels of their own: lines on top of each other differ.
+_STYLES: tuple[tuple[str, str, Any], ...] = (
+    (BLUE, "o", "-"), (ORANGE, "s", (0, (5, 2))), (GREEN, "^", (0, (2, 1))), (PURPLE, "D", (0, (5, 1, 1, 1))),
+    (BLACK, "v", (0, (1, 1))), (BROWN, "P", (0, (8, 2))),
+)  # fmt: skip
 
 
-def draw_scaling(sweep: Sweep, metric: str | None = None) -> Figure:
+def draw_scaling(sweep: Sweep, metric: str | None = None, *, width: Width = "page") -> SweepFigure:
     """Draw speedup (left) and efficiency (right) vs. ranks per trial, with the ideal dashed.
 
     Args:
         sweep: from :func:`mpisweep.load`.
         metric: a rate or a duration; default :func:`mpisweep.views.scaling.default_metric`.
+        width: ``column`` or ``page``.
 
     Raises:
         KeyError: if there is no such metric.
@@ -31,19 +52,12 @@ def draw_scaling(sweep: Sweep, metric: str | None = None) -> Figure:
     metric = metric or default_metric(sweep)
     curves = scaling(sweep, metric)
     ticks = sorted({int(ranks) for curve in curves for ranks in curve.ranks})
-    few = len(curves) <= _CURVES_LABELLED
-    colours = [BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9"]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 3.4))
+    with mpl.rc_context(style_of(width)):
+        figure = SweepFigure(width, 62 if width == "column" else 86)
         left, right = figure.subplots(1, 2)
         for index, curve in enumerate(curves):
-            style: Any = {
-                "color": colours[index] if few else BLUE,
-                "marker": "o",
-                "markersize": 4.5,
-                "linewidth": 1.2,
-            }
-            style |= {"label": words(curve.label) or "trials"} if few else {"alpha": 0.4}
+            style = _style_of(index, len(curves), curve)
+            style["markersize"] = 3.0 if figure.is_narrow else 4.5
             left.plot(curve.ranks, curve.speedup, **style)
             right.plot(curve.ranks, 100 * curve.efficiency, **style)
         fewest = min(int(curve.ranks[0]) for curve in curves)
@@ -53,14 +67,36 @@ def draw_scaling(sweep: Sweep, metric: str | None = None) -> Figure:
         right.axhline(100, linestyle="--", color=GREY, linewidth=1, zorder=1)
         for axes in (left, right):
             axes.set_xscale("log", base=2)
-            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.xaxis.set_major_locator(FixedLocator(ticks))
+            axes.xaxis.set_major_formatter(FixedFormatter([str(tick) for tick in ticks]))
             axes.minorticks_off()
             axes.set_xlabel("ranks per trial")
-        left.set_yscale("log", base=2)
-        left.yaxis.set_major_formatter("{x:g}")
+        ticks_on(left, "y", "log2")
         left.set_ylabel(f"speedup ({words(metric)})")
         right.set_ylabel("efficiency [%]")
         right.set_ylim(0, max(105, 105 * max(float(curve.efficiency.max()) for curve in curves)))
-        left.legend(loc="best", fontsize=8)
-        figure.suptitle(f"{sweep.name}: scaling with ranks per trial", x=0.01, ha="left", fontsize=11)
+        ticks_on(right, "y", "linear")
+        legend(figure, left)
+        title(figure, f"{plain(sweep.name)}: scaling with ranks per trial")
+        figure.add_layer(
+            "scaling",
+            {
+                "configuration": np.repeat([curve.label for curve in curves], [len(c.ranks) for c in curves]),
+                "number": np.concatenate([curve.numbers for curve in curves]),
+                "ranks_per_trial": np.concatenate([curve.ranks for curve in curves]),
+                metric: np.concatenate([curve.values for curve in curves]),
+                "speedup": np.concatenate([curve.speedup for curve in curves]),
+                "efficiency": np.concatenate([curve.efficiency for curve in curves]),
+            },
+        )
+        finish(figure)
     return figure
+
+
+def _style_of(index: int, count: int, curve: ScalingCurve) -> dict[str, Any]:
+    if count > len(_STYLES):
+        label = f"{count} configurations" if index == 0 else None
+        return {"color": BLUE, "marker": "o", "linewidth": 0.8, "alpha": 0.4, "label": label}
+    colour, marker, dashes = _STYLES[index]
+    label = plain(curve.label).replace("_", " ").replace("=", " ") or "trials"
+    return {"color": colour, "marker": marker, "linestyle": dashes, "linewidth": 1.2, "label": label}

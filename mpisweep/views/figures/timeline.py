@@ -7,27 +7,37 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from mpisweep.records import TrialState
 from mpisweep.results.load import Sweep
+from mpisweep.views.figures.states import STATE_COLOURS
 from mpisweep.views.figures.style import (
-    BLUE,
     GREY,
-    ORANGE,
     RED,
-    STYLE,
     FigureError,
     Floats,
+    SweepFigure,
+    Width,
+    dense,
+    legend,
+    plain,
+    style_of,
+    time_unit,
+    title,
 )
+from mpisweep.views.figures.ticks import count_axis, finish, ticks_on
 
 __all__ = ["Spans", "draw_timeline", "spans"]
 
 #: Maximum number of workers whose rows have labels.
 ROWS_LABELLED = 40
+#: Parts of the time axis in which a picture of many trials has its own mixture of colours.
+_PARTS = 1200
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,8 @@ class Spans:
     Times are in seconds since the first start.
     """
 
+    #: Number of the trial.
+    number: NDArray[np.int64]
     #: Index into `labels`, which are ordered by allocation and rank.
     worker: NDArray[np.int64]
     start_s: Floats
@@ -72,6 +84,7 @@ def spans(sweep: Sweep) -> Spans:
     end = trials["ended_at"][drawn] - origin
     lasted = (closed - started)[workers["allocation"]]
     return Spans(
+        number=trials["number"][drawn],
         worker=row_of[worker],
         start_s=trials["started_at"][drawn] - origin,
         end_s=end,
@@ -83,53 +96,133 @@ def spans(sweep: Sweep) -> Spans:
     )
 
 
-def draw_timeline(sweep: Sweep) -> Figure:
-    """Draw one row per worker and one box per trial; gaps are idle time."""
+def draw_timeline(sweep: Sweep, *, width: Width = "page") -> SweepFigure:
+    """Draw one row per worker and one box per trial; gaps are idle time.
+
+    Args:
+        sweep: from :func:`mpisweep.load`.
+        width: ``column`` or ``page``.
+
+    Raises:
+        FigureError: if no trial has ended.
+    """
     drawn = spans(sweep)
     rows = len(drawn.labels)
-    scale, unit = (60.0, "min") if drawn.total_s >= 300 else (1.0, "s")
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, min(9.0, 1.6 + 0.42 * rows)))
+    scale, unit = time_unit(drawn.total_s)
+    states = [s.label for s in TrialState if s.label in set(drawn.state.tolist())]
+    with mpl.rc_context(style_of(width)):
+        small = float(mpl.rcParams["legend.fontsize"])
+        row_mm = 0.6 * small if rows <= ROWS_LABELLED else 24 * small / rows
+        figure = SweepFigure(width, 30 + max(row_mm * rows, 12))
         axes = figure.add_subplot()
-        colours = {"complete": BLUE, "pruned": ORANGE, "failed": RED}
-        for state in sorted(set(drawn.state)):
-            own = drawn.state == state
-            axes.add_collection(_boxes(drawn, own, scale, colours.get(str(state), GREY)))
+        figure.add_layer(
+            "trials",
+            {
+                "number": drawn.number,
+                "worker": np.array(drawn.labels)[drawn.worker],
+                "start_s": drawn.start_s,
+                "end_s": drawn.end_s,
+                "state": drawn.state,
+            },
+        )
+        handles: list[Any] = [Patch(color=STATE_COLOURS.get(s, GREY), label=s) for s in states]
+        if len(drawn.number) > 1500:
+            _picture(axes, drawn, states, scale)
+        else:
+            for state in states:
+                own = drawn.state == state
+                axes.add_collection(_boxes(drawn, own, scale, STATE_COLOURS.get(state, GREY)))
+        handles += _short_failures(axes, drawn, scale)
         for start in drawn.allocations_s[1:]:
             axes.axvline(start / scale, color="black", linewidth=0.8, linestyle=":")
-        axes.set_xlim(0, drawn.total_s / scale)
-        axes.set_ylim(rows - 0.4, -0.6)
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"time since the start [{unit}]")
-        if rows <= ROWS_LABELLED:
-            axes.set_yticks(range(rows), drawn.labels)
-            for row, share in enumerate(drawn.utilisation):
-                axes.annotate(
-                    f"{100 * min(share, 1.0):.0f}%", (1.01, row), xycoords=("axes fraction", "data"),
-                    va="center", fontsize=8,
-                )  # fmt: skip
-        else:
-            axes.set_ylabel("worker")
-        mean = 100 * float(np.mean(np.minimum(drawn.utilisation, 1.0)))
-        axes.set_title(f"{sweep.name}: workers busy {mean:.0f}% of the time", loc="left", fontsize=11)
-        handles: list[Any] = [
-            Patch(color=colours.get(str(s), GREY), label=str(s)) for s in sorted(set(drawn.state))
-        ]
         if len(drawn.allocations_s) > 1:
             handles.append(
                 Line2D([], [], color="black", linewidth=0.8, linestyle=":", label="new allocation")
             )
-        figure.legend(handles=handles, loc="outside lower right", ncols=len(handles), fontsize=8)
+        axes.set_xlim(0, drawn.total_s / scale)
+        ticks_on(axes, "x", "linear")
+        axes.set_xlabel(f"time since the start [{unit}]")
+        _rows(axes, drawn, small)
+        mean = 100 * float(np.mean(np.minimum(drawn.utilisation, 1.0)))
+        share = f"{mean:.0f}%" if mean >= 1 else "below 1%"
+        title(figure, f"{plain(sweep.name)}: workers busy {share} of the time")
+        legend(figure, axes, handles=handles)
+        finish(figure)
     return figure
 
 
-def _boxes(drawn: Spans, own: NDArray[Any], scale: float, colour: str) -> PolyCollection:
+def _rows(axes: Axes, drawn: Spans, small: float) -> None:
+    """Label the rows, with the share of the time in which each worker was busy."""
+    rows = len(drawn.labels)
+    axes.grid(axis="y", visible=False)
+    if rows > ROWS_LABELLED:
+        count_axis(axes, "y", "worker")
+        axes.set_ylim(rows - 0.5, -0.5)
+        return
+    axes.set_ylim(rows - 0.4, -0.6)
+    axes.set_yticks(range(rows), drawn.labels, fontsize=max(small, 6))
+    for row, share in enumerate(drawn.utilisation):
+        axes.annotate(
+            f"{100 * min(share, 1.0):.0f}%", (1.01, row), xycoords=("axes fraction", "data"), va="center",
+            fontsize=max(small, 6),
+        )  # fmt: skip
+
+
+def _boxes(drawn: Spans, own: NDArray[np.bool_], scale: float, colour: str) -> PolyCollection:
     left, right = drawn.start_s[own] / scale, drawn.end_s[own] / scale
-    # A box is at least as wide as a line.
-    right = np.maximum(right, left + drawn.total_s / scale / 700)
     low, high = drawn.worker[own] - 0.36, drawn.worker[own] + 0.36
     corners = np.stack([left, low, left, high, right, high, right, low], axis=1).reshape(-1, 4, 2)
-    few = len(corners) <= 2000 and np.median(right - left) > drawn.total_s / scale / 200
+    few = np.median(right - left) > drawn.total_s / scale / 60
     return PolyCollection(
-        list(corners), facecolors=colour, edgecolors="white" if few else "none", linewidths=0.5 if few else 0
+        list(corners), facecolors=colour, edgecolors="white" if few else "none", linewidths=0.4 if few else 0
     )
+
+
+def _short_failures(axes: Axes, drawn: Spans, scale: float) -> list[Line2D]:
+    """Mark failures that are too short for a box that one could see; a wider box would be untrue."""
+    is_short = drawn.end_s - drawn.start_s < drawn.total_s / 400
+    own = np.flatnonzero((drawn.state == TrialState.FAILED.label) & is_short)
+    if not len(own):
+        return []
+    # One mark stands for all that it would cover.
+    many = len(drawn.labels) > ROWS_LABELLED / 2
+    part = (drawn.start_s[own] / drawn.total_s * (60 if many else 120)).astype(int)
+    _, first = np.unique(drawn.worker[own] * 1000 + part, return_index=True)
+    own = own[first]
+    return axes.plot(
+        drawn.start_s[own] / scale, drawn.worker[own], "x", color=RED, markersize=2.0 if many else 3.5,
+        markeredgewidth=0.5 if many else 0.8, zorder=4, label="failed at once", rasterized=dense(len(own)),
+    )  # fmt: skip
+
+
+def _picture(axes: Axes, drawn: Spans, states: list[str], scale: float) -> None:
+    """Draw many trials as an image, whose colours are mixed by the share of the time in each part."""
+    rows = len(drawn.labels)
+    image = np.ones((rows, _PARTS, 3))
+    for state in states:
+        own = drawn.state == state
+        busy = np.zeros((rows, _PARTS))
+        _add_shares(
+            busy, drawn.worker[own], *(t[own] / drawn.total_s * _PARTS for t in (drawn.start_s, drawn.end_s))
+        )
+        colour = np.array(mpl.colors.to_rgb(STATE_COLOURS.get(state, GREY)))
+        image -= np.minimum(busy, 1.0)[..., None] * (1 - colour)
+    tall = np.zeros((5 * rows, _PARTS, 3)) + 1.0
+    for line in range(1 if rows <= ROWS_LABELLED else 0, 4 if rows <= ROWS_LABELLED else 5):
+        tall[line::5] = image
+    axes.imshow(
+        np.clip(tall, 0, 1), extent=(0, drawn.total_s / scale, rows - 0.5, -0.5), aspect="auto",
+        interpolation="nearest", zorder=2,
+    )  # fmt: skip
+
+
+def _add_shares(busy: Floats, rows: NDArray[np.int64], start: Floats, end: Floats) -> None:
+    """Add to each part of each row the share that spans from `start` to `end` take of it."""
+    parts = busy.shape[1]
+    # The time until a moment is piecewise linear, so its differences are the shares.
+    slopes = np.zeros((len(busy), parts + 2))
+    for at, sign in ((np.clip(start, 0, parts), 1.0), (np.clip(end, 0, parts), -1.0)):
+        whole = np.floor(at).astype(int)
+        np.add.at(slopes, (rows, whole), sign * (1 - (at - whole)))
+        np.add.at(slopes, (rows, whole + 1), sign * (at - whole))
+    busy += np.cumsum(slopes, axis=1)[:, :parts]

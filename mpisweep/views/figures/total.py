@@ -1,4 +1,4 @@
-"""Figure 2: the time of all trials one by one, against the wall time of the allocations."""
+"""Figure 2: the time of all trials one by one, as single jobs, and as the allocations that ran them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,27 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 
 from mpisweep.progress import counted
 from mpisweep.results.load import Sweep
-from mpisweep.views.figures.style import BLUE, GREY, STYLE, FigureError, Floats
+from mpisweep.spec.units import duration_text
+from mpisweep.views.figures.style import (
+    BLUE,
+    GREY,
+    ORANGE,
+    FigureError,
+    Floats,
+    SweepFigure,
+    Width,
+    legend,
+    plain,
+    style_of,
+    time_unit,
+    title,
+)
+from mpisweep.views.figures.ticks import finish, ticks_on
 
-__all__ = ["TotalTime", "draw_total_time", "total_time"]
+__all__ = ["Bar", "TotalTime", "bars", "draw_total_time", "total_time"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,8 @@ class TotalTime:
     workers: int
     allocations: int
     trials: int
+    #: Ranks of all trials; of trials with one rank each, their number.
+    ranks: int
 
     @property
     def speedup(self) -> float:
@@ -65,6 +81,7 @@ def total_time(sweep: Sweep) -> TotalTime:
         workers=max(sweep.most_workers, 1),
         allocations=len(spans),
         trials=int(ended.sum()),
+        ranks=int(widths[ended].sum()),
     )
 
 
@@ -77,29 +94,110 @@ def _covered(spans: Floats) -> float:
     return total
 
 
-def draw_total_time(sweep: Sweep) -> Figure:
-    """Draw two bars: the trials one by one, and the wall time of the allocations."""
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One way to run the trials: its name, and seconds of waiting in the queue and of running."""
+
+    name: str
+    waiting_s: float
+    running_s: float
+
+    @property
+    def total_s(self) -> float:
+        """From submission to the last result."""
+        return self.waiting_s + self.running_s
+
+
+def bars(total: TotalTime, queue_wait_s: float | None = None) -> list[Bar]:
+    """The ways to run the trials.
+
+    Args:
+        total: of :func:`total_time`.
+        queue_wait_s: how long each job waits in the queue; None leaves the single jobs out.
+    """
+    several = counted(total.allocations, "allocation")
+    wait_s = queue_wait_s or 0.0
+    found = [Bar(f"{counted(total.trials, 'trial')} one by one", 0.0, total.trials_s)]
+    if queue_wait_s is not None:
+        jobs = counted(total.trials, "single job")
+        found.append(Bar(f"{jobs}, one after another", total.trials * wait_s, total.trials_s))
+        if total.workers > 1:
+            # The shortest time in which so many devices run them, each job waiting before it starts.
+            found.append(
+                Bar(
+                    f"{jobs}, {total.workers} at a time",
+                    total.ranks * wait_s / total.workers,
+                    total.busy_s / total.workers,
+                )
+            )
+    found.append(
+        Bar(f"{several}, {counted(total.workers, 'worker')}", total.allocations * wait_s, total.wall_s)
+    )
+    return found
+
+
+def draw_total_time(sweep: Sweep, *, queue_wait_s: float | None = None, width: Width = "page") -> SweepFigure:
+    """Draw the trials one by one, the wall time of the allocations and, with a wait, single jobs.
+
+    Args:
+        sweep: from :func:`mpisweep.load`.
+        queue_wait_s: how long each job waits in the queue, in seconds; None leaves the queue out.
+        width: ``column`` or ``page``.
+
+    Raises:
+        FigureError: if no trial has ended.
+    """
     total = total_time(sweep)
-    scale, unit = (60.0, "min") if total.trials_s >= 60 else (1.0, "s")
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.8, 2.6))
+    drawn = bars(total, queue_wait_s)
+    longest = max(bar.total_s for bar in drawn)
+    scale, unit = time_unit(longest)
+    with mpl.rc_context(style_of(width)):
+        figure = SweepFigure(width, 32 + 11 * len(drawn))
         axes = figure.add_subplot()
-        labels = (
-            f"{counted(total.trials, 'trial')}\none by one",
-            f"{counted(total.allocations, 'allocation')},\n{counted(total.workers, 'worker')}",
+        places = np.arange(len(drawn))
+        running = np.array([bar.running_s for bar in drawn]) / scale
+        waiting = np.array([bar.waiting_s for bar in drawn]) / scale
+        colours = [*[GREY] * (len(drawn) - 1), BLUE]
+        axes.barh(places, running, left=waiting, color=colours, height=0.62)
+        if queue_wait_s is not None:
+            axes.barh(
+                places, waiting, color="white", edgecolor=ORANGE, hatch="////", height=0.62, linewidth=0.8,
+                label=f"in the queue, {duration_text(queue_wait_s)} per job",
+            )  # fmt: skip
+        for place, bar in enumerate(drawn):
+            axes.annotate(
+                f" {duration_text(bar.total_s)}", (bar.total_s / scale, place), va="center",
+                fontsize=mpl.rcParams["legend.fontsize"],
+            )  # fmt: skip
+        axes.set_yticks(
+            places, [bar.name.replace(", ", ",\n").replace(" one by", "\none by") for bar in drawn]
         )
-        bars = axes.barh(
-            labels, [total.trials_s / scale, total.wall_s / scale], color=[GREY, BLUE], height=0.6
-        )
-        axes.bar_label(bars, fmt=lambda value: f" {value:.3g} {unit}", padding=3)
+        axes.set_xlim(0, 1.2 * longest / scale)
         axes.invert_yaxis()
-        axes.margins(x=0.18)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel(f"total execution time [{unit}]")
-        axes.set_title(
-            f"{sweep.name}: {total.speedup:.3g}x faster than one by one, workers busy "
-            f"{100 * total.utilisation:.0f}%",
-            loc="left",
-            fontsize=11,
+        ticks_on(axes, "x", "linear")
+        axes.set_xlabel(f"total time [{unit}]")
+        legend(figure, axes)
+        title(figure, f"{plain(sweep.name)}: {_said(total)}")
+        figure.add_layer(
+            "bars",
+            {
+                "name": [bar.name for bar in drawn],
+                "waiting_s": [bar.waiting_s for bar in drawn],
+                "running_s": [bar.running_s for bar in drawn],
+            },
         )
+        finish(figure)
     return figure
+
+
+def _said(total: TotalTime) -> str:
+    """The comparison in words; starting and ending cost more than very short trials take."""
+    share = 100 * min(total.utilisation, 1.0)
+    busy = f"workers busy {share:.0f}%" if share >= 1 else "workers busy below 1%"
+    if total.speedup >= 1:
+        return f"{total.speedup:.3g}x faster than one by one, {busy}"
+    return (
+        f"the trials took {duration_text(total.trials_s)} in all, less than the start and end of the "
+        f"{'allocation' if total.allocations == 1 else 'allocations'}"
+    )
