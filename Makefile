@@ -4,6 +4,7 @@
 # make test       run the tests, two at a time; JOBS=0: one after another, TESTS=tests/test_x.py: only these
 # make test-long  run the tests, including the long variants that `make test` skips, and more random inputs
 # make lint       run ruff, mypy --strict and the test of the layers
+# make gallery    draw the pictures of docs/figures.md
 # make jobscripts rewrite the ready-made job scripts, after a change of the generator or of a site
 # make reference  rewrite the generated blocks and pictures of docs/ and the JSON schema, after a change of their sources
 # make bench      run the benchmarks
@@ -40,7 +41,7 @@ STRIKES ?= 200
 SHARE  ?= 1/1
 FIGURES := loss_vs_batch_size total_time timeline
 
-.PHONY: all demo paper test test-long lint jobscripts reference bench storm mutants clean help
+.PHONY: all demo paper test test-long lint jobscripts reference gallery bench storm mutants clean help
 all: $(READY)
 
 help:
@@ -87,6 +88,9 @@ jobscripts: $(READY)
 reference: $(READY)
 	$(PY) docs/write_reference.py
 	$(PY) docs/write_architecture.py
+
+gallery: $(READY)
+	$(PY) docs/draw_gallery.py
 
 bench: $(READY)
 	$(PY) benchmarks/throughput.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from mpisweep.views.figures.style import SweepFigure, style_of, wrapped
 from mpisweep.views.figures.ticks import is_binary, tick_text
 from mpisweep.views.figures.total import TotalTime, bars
 
+ROOT = Path(__file__).parent.parent
 #: Case -> the sweep of it.
 CASES: dict[str, dict[str, Any]] = {
     "one": {"space": "sizes", "count": 1, "failed": 0, "pruned": 0, "nan": 0, "reports": 10},
@@ -45,7 +47,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 #: Case and kind -> the end of the sentence, where there is nothing to draw.
 REFUSED = {
-    "curves": {"powers": "reported 'loss'", "choices": "", "five": "", "failed": "", "quick": ""},
+    "curves": dict.fromkeys(("powers", "choices", "five", "failed", "quick"), "no trial has reported a curve"),
     "trend": {
         "one": "a trend needs 8", "three": "a trend needs 8", "choices": "optimizer is text",
         "powers": "a trend needs 8", "failed": "a trend needs 8", "nan": "a trend needs 8",
@@ -149,8 +151,9 @@ def check_readable(figure: SweepFigure, width: str) -> None:
     frame = figure.bbox
     for text in texts:
         box = text.get_window_extent()
-        assert box.x0 > frame.x0 - 2 and box.x1 < frame.x1 + 2, f"cut off: {text.get_text()!r}"
-        assert box.y0 > frame.y0 - 2 and box.y1 < frame.y1 + 2, f"cut off: {text.get_text()!r}"
+        inside = frame.padded(2)
+        assert inside.contains(box.x0, box.y0), f"cut off: {text.get_text()!r}"
+        assert inside.contains(box.x1, box.y1), f"cut off: {text.get_text()!r}"
     for axes in figure.axes:
         box = axes.get_window_extent()
         assert box.height > 0.15 * frame.height or len(figure.axes) > 2, "the legend leaves no room"
@@ -417,7 +420,7 @@ def test_ticks_are_round_or_powers_of_two(load: Load) -> None:
     for case, width, expected in (
         ("powers", "page", ["16", "32", "64", "128", "256", "512", "1,024"]),
         ("grid", "page", ["0", "128", "256", "384", "512", "640"]),
-        ("700", "page", ["0", "100", "200", "300", "400", "500", "600"]),
+        ("700", "page", ["0", "100", "200", "300", "400", "500", "600", "700"]),
     ):
         figure = figures.draw("metric", load(case), width=width)
         figure.draw_without_rendering()
@@ -430,7 +433,7 @@ def test_ticks_are_round_or_powers_of_two(load: Load) -> None:
 
 
 def test_long_texts_are_broken_between_words() -> None:
-    assert wrapped("a few words in a row", 40, 10) == "a few\nwords\nin a\nrow"
+    assert wrapped("a few words in a row", 40, 10) == "a few\nwords\nin a row"
     assert wrapped("unbreakable", 5, 10) == "unbreakable"
 
 
@@ -487,3 +490,21 @@ def test_the_same_figures_by_name_in_python(load: Load) -> None:
         figures.draw("metrc", load("grid"))
     with pytest.raises(ResultsError, match="figure timeline: takes no option 'metric'; it takes none"):
         figures.draw("timeline", load("grid"), metric="loss")
+
+
+# ------------------------------------------------------------------------------------- the gallery
+
+
+def test_the_gallery_shows_every_kind_and_its_pictures_can_be_drawn(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    for kind in KINDS:
+        assert re.search(rf"\b{kind}\b", page), kind
+    pictures = set(re.findall(r"figures/(gallery-.*?\.png)", page))
+    assert pictures == {path.name for path in (ROOT / "docs" / "figures").glob("gallery-*.png")}
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import draw_gallery
+    finally:
+        sys.path.pop(0)
+    assert {f"gallery-{kind}.png" for kind in draw_gallery.PICTURES} == pictures
+    assert draw_gallery.draw("importance", tmp_path).stat().st_size > 5000

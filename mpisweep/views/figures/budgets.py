@@ -92,13 +92,16 @@ def draw_budgets(
         rows = -(-len(compared) // columns)
         figure = SweepFigure(width, 8 + rows * (52 if width == "column" else 70))
         panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        colours = None
         for axes, budget in zip(panels, compared, strict=False):
             figure.panel = f"{budget}: "
             at = sweep.at(**budget.arguments)
-            draw_panel(figure, axes, at, parameter, name)
+            colours = draw_panel(figure, axes, at, parameter, name)
             axes.set_title(_heading(budget))
         for axes in panels[len(compared) :]:
             axes.set_axis_off()
+        if colours is not None and not colours.is_grouped:
+            colours.add_bar(figure, list(panels), sweep)
         handles = {}
         for handle, text in zip(*panels[0].get_legend_handles_labels(), strict=True):
             # The numbers behind the colon hold for one panel only.

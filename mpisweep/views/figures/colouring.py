@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,7 @@ from mpisweep.views.figures.style import (
     positions,
     words,
 )
-from mpisweep.views.figures.ticks import scale_of, ticks_on
+from mpisweep.views.figures.ticks import scale_of, tick_text, ticks_on
 from mpisweep.views.wording import units
 
 __all__ = ["GROUPS", "Colours", "colours_of", "draw_coloured", "other_parameter"]
@@ -64,9 +65,9 @@ class Colours:
         colours[~np.isfinite(self.where[rows])] = mpl.colors.to_rgba(GREY)
         return colours
 
-    def add_bar(self, figure: SweepFigure, axes: Axes, sweep: Sweep) -> None:
-        """Add a colour bar beside the axes."""
-        bar = figure.colorbar(self.mapped, ax=axes, pad=0.02, aspect=30)
+    def add_bar(self, figure: SweepFigure, axes: Sequence[Axes], sweep: Sweep) -> None:
+        """Add a colour bar beside the axes that share it."""
+        bar = figure.colorbar(self.mapped, ax=list(axes), pad=0.02, aspect=30)
         bar.set_label(label(self.parameter, units(sweep, self.parameter)))
         if self.categories:
             bar.set_ticks(range(len(self.categories)), labels=list(self.categories))
@@ -92,9 +93,14 @@ def colours_of(sweep: Sweep, parameter: str) -> Colours | None:
         KeyError: if there is no such parameter.
     """
     where, categories = positions(sweep.trials[sweep.column(parameter)])
-    known = where[np.isfinite(where)]
-    if not len(known) or known.min() == known.max():
+    known = np.unique(where[np.isfinite(where)])
+    if len(known) < 2:
         return None
+    if not categories and len(known) <= len(GROUPS):
+        # A few numbers are told apart more easily by markers than by shades.
+        categories = tuple(tick_text(float(f"{value:.3g}")) for value in known)
+        where = np.where(np.isfinite(where), np.searchsorted(known, where), np.nan)
+        known = np.arange(float(len(known)))
     is_ratio = not categories and is_logarithmic(known)
     norm_type = mpl.colors.LogNorm if is_ratio else mpl.colors.Normalize
     norm = norm_type(float(known.min()), float(known.max()))

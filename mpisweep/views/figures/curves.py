@@ -76,6 +76,10 @@ def draw_learning_curves(
         KeyError: if there is no such curve or parameter.
         FigureError: if no trial has reported the metric, or said how many samples it has used.
     """
+    if not sweep.curve_names:
+        raise FigureError(
+            f"{sweep.path}: no trial has reported a curve; a function does with trial.report(step, loss=...)"
+        )
     names = searched_or_all(sweep) if sweep.parameters else ()
     colour_by = parameter or next(iter(names), None)
     highlights = _highlights(sweep, metric)
@@ -171,7 +175,7 @@ def _all_lines(
             axes.plot(*lines[number].T, ".", color=colour, zorder=2, rasterized=dense(count))
     axes.autoscale_view()
     if colours is not None:
-        colours.add_bar(figure, axes, sweep)
+        colours.add_bar(figure, [axes], sweep)
     pruned = [n for n in lines if sweep.trials["state"][n] == TrialState.PRUNED.label]
     if pruned:
         ends = np.array([lines[number][-1] for number in pruned])

@@ -375,7 +375,9 @@ def _axes_of(
     sides: tuple[Which, Which] = ("x", "y")
     for which, place in zip(sides, places, strict=True):
         if is_grid and not place.categories:
-            names = [tick_text(float(value)) for value in _distinct(place)]
+            names = [
+                tick_text(float(f"{float(value):.3g}" if value % 1 else value)) for value in _distinct(place)
+            ]
             name_axis(axes, which, label(place.name, units(sweep, place.name)), names, may_turn=False)
         else:
             parameter_axis(axes, which, sweep, place.name, place.where[ended], place.categories)

@@ -66,7 +66,9 @@ def draw_metric(
     with mpl.rc_context(style_of(width)):
         figure = SweepFigure(width)
         axes = figure.add_subplot()
-        draw_panel(figure, axes, sweep, parameter, metric, colour)
+        colours = draw_panel(figure, axes, sweep, parameter, metric, colour)
+        if colours is not None and not colours.is_grouped:
+            colours.add_bar(figure, [axes], sweep)
         legend(figure, axes)
         title(figure, f"{plain(sweep.name)}: {words(metric)} vs. {words(parameter)}{at_budget(sweep)}")
         finish(figure)
@@ -75,8 +77,14 @@ def draw_metric(
 
 def draw_panel(
     figure: SweepFigure, axes: Axes, sweep: Sweep, parameter: str, metric: str, colour: str | None = None
-) -> None:
-    """Draw the axes of figure 1, without legend and title; arguments as of :func:`draw_metric`."""
+) -> Colours | None:
+    """Draw the axes of figure 1, without legend, colour bar and title.
+
+    Arguments are those of :func:`draw_metric`.
+
+    Returns:
+        The colours of the trials; None if all have the same.
+    """
     series = metric_series(sweep, parameter, metric)
     found = findings_of(sweep, metric) if len(series.x) else None
     is_repeated = found is not None and found.is_repeated
@@ -100,6 +108,7 @@ def draw_panel(
     if not len(series.y) + len(series.pruned_y):
         axes.set_yticks([])
     _ends(figure, axes, sweep, series)
+    return colours
 
 
 def _join(axes: Axes, series: Series) -> None:
@@ -147,7 +156,6 @@ def _trials(
                 )  # fmt: skip
     elif count:
         draw_coloured(axes, x, series.y, colours, series.numbers, size=size, alpha=faint)
-        colours.add_bar(figure, axes, sweep)
     if len(series.pruned_x):
         axes.plot(
             spread(series.pruned_x, series.categories), series.pruned_y, "v", color=PURPLE, fillstyle="none",
