@@ -174,7 +174,7 @@ class _Plan:
         free = _RIGHT - _LEFT - _BETWEEN * (len(row) - 1)
         free -= _CHANNEL * sum(isinstance(item, tuple) for item in row)
         weights = {
-            item: max(6.5, sqrt(sum(len(name) + 2 for name in self.house.modules(item))))
+            item: max(7.0, sqrt(sum(len(name) + 2 for name in self.house.modules(item))))
             for item in row
             if isinstance(item, str)
         }

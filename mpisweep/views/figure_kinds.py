@@ -1,4 +1,4 @@
-"""The kinds of figures, and the options that each takes; without matplotlib, for parsers and help."""
+"""The kinds of figures and the options of each, for parsers and help; without matplotlib."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the analysis scripts share: their arguments, writing what was drawn, and errors as one sentence."""
+"""What the analysis scripts share: arguments, writing a figure, errors as one sentence."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def figure_arguments(kind: str, about: str | None) -> tuple[list[Sweep], dict[st
 
 
 def write_figure(figure: SweepFigure, arguments: argparse.Namespace) -> None:
-    """Save a figure as ``--output`` and its numbers as ``--data`` say, and print the names of the files."""
+    """Save a figure as ``--output`` and its numbers as ``--data``, and print the names."""
     from mpisweep.views.figures import save, write_data
 
     save(figure, Path(arguments.output))

@@ -1,4 +1,4 @@
-"""A metric vs. a parameter at equal iterations, equal samples and equal seconds, one panel each."""
+"""A metric vs. a parameter at equal steps, samples and seconds, one panel each."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ASKED = 500
 
 
 def equal_budgets(sweep: Sweep, metric: str) -> list[Budget]:
-    """The largest budgets that the complete trials have used: steps, samples and seconds, where known.
+    """The largest budgets that all complete trials have used: steps, samples and seconds.
 
     Of many trials some that lie evenly among them are asked.
 

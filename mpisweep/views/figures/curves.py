@@ -155,7 +155,7 @@ def _note(figure: SweepFigure, sweep: Sweep, metric: str, over: Axis, drawn: dic
 def _all_lines(
     figure: SweepFigure, sweep: Sweep, parameter: str | None, lines: dict[int, np.ndarray]
 ) -> None:
-    """Draw the thin lines; pruned trials end in a mark of their own, and a single report is a point."""
+    """Draw the thin lines; pruned trials end in a mark, and a single report is a point."""
     [axes] = figure.axes
     numbers = np.array(list(lines))
     colours = None if parameter is None else colours_of(sweep, parameter)

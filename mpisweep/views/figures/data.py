@@ -1,4 +1,4 @@
-"""The numbers of a figure as CSV: one row per drawn item, with its layer in the first column."""
+"""The numbers of a figure as CSV: a row per drawn item, its layer in the first column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ __all__ = ["write_data"]
 
 
 def write_data(figure: SweepFigure, path: Path) -> None:
-    """Write the layers of a figure below each other; a cell is empty where a layer lacks a column or a value.
+    """Write the layers of a figure below each other.
+
+    A cell is empty where a layer lacks the column, or the value is NaN.
 
     Raises:
         ResultsError: if the file cannot be written.

@@ -1,4 +1,4 @@
-"""A map of two parameters: a grid as cells, other spaces as points, many trials as the medians of cells."""
+"""A map of two parameters: cells of a grid, points, or medians of many trials."""
 
 from __future__ import annotations
 

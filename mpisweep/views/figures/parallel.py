@@ -69,7 +69,9 @@ def draw_parallel(
     *,
     width: Width = "page",
 ) -> SweepFigure:
-    """Draw one line per trial across its parameters; those of failed and pruned trials end before the metric.
+    """Draw one line per trial across its parameters to the metric.
+
+    Lines of failed and pruned trials end before the metric.
 
     Args:
         sweep: from :func:`mpisweep.load`.
@@ -89,8 +91,7 @@ def draw_parallel(
     shown = of_state(trials, TrialState.COMPLETE) & np.isfinite(values)
     if not shown.any() and not any(mask.any() for mask, *_ in _ends(sweep, values, name)):
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
-    rails = [_parameter_rail(sweep, one) for one in names]
-    rails.append(_metric_rail(sweep, name, values, shown))
+    rails = [*(_parameter_rail(sweep, one) for one in names), _metric_rail(sweep, name, values, shown)]
     places = np.stack([rail.place for rail in rails], axis=1)
     with mpl.rc_context(style_of(width)):
         figure = SweepFigure(width, 62 if width == "column" else 96)
@@ -115,9 +116,7 @@ def draw_parallel(
         if dense(sum(map(len, drawn.values()))):
             # One image below the thick lines, instead of one per collection.
             axes.set_rasterization_zorder(3)
-        for text, rows in drawn.items():
-            columns = {rail.name: rail.values[rows] for rail in rails[:-1]}
-            figure.add_layer(text, {"number": rows, **columns, name: values[rows]})
+        _note(figure, rails, drawn)
         some = ", a part of the trials" if any(len(rows) == _LINES for rows in drawn.values()) else ""
         legend(figure, axes, handles=handles)
         title(figure, f"{plain(sweep.name)}: {words(name)} by parameters{at_budget(sweep)}{some}")
@@ -125,8 +124,13 @@ def draw_parallel(
     return figure
 
 
+def _note(figure: SweepFigure, rails: Sequence[_Rail], drawn: dict[str, NDArray[np.intp]]) -> None:
+    for text, rows in drawn.items():
+        figure.add_layer(text, {"number": rows, **{rail.name: rail.values[rows] for rail in rails}})
+
+
 def _ends(sweep: Sweep, values: Floats, name: str) -> list[tuple[NDArray[np.bool_], str, str]]:
-    """The trials whose lines end before the metric: which they are, their colour, and their text."""
+    """The trials whose lines end before the metric: a mask, a colour and a text."""
     complete, pruned, failed = (
         of_state(sweep.trials, state) for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
     )

@@ -53,7 +53,7 @@ def causes_text(causes: Sequence[str]) -> str:
 def lanes_of(
     failed_x: Floats, causes: Sequence[str], without_x: Floats, without: str, pruned_x: Floats
 ) -> list[Lane]:
-    """The lanes of a figure: failed trials, those without a finite value, and pruned ones without."""
+    """The lanes of failed trials, of those without a finite value, and of pruned ones."""
     lanes = [
         Lane(failed_x, RED, "x", f"failed: {causes_text(causes)}" if len(causes) else ""),
         Lane(without_x, BLACK, "+", f"{without}: {len(without_x):,}"),

@@ -1,4 +1,4 @@
-"""Axes of parameters, metrics and times: scale, round or base-2 ticks, labels that do not overlap."""
+"""Axes of parameters, metrics and times: scale, ticks, labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class _BinaryLocator(Locator):
 
 
 class _RatioLocator(Locator):
-    """Ticks of a logarithmic axis: powers of its base, for ten also 2 and 5 times them where they fit."""
+    """Ticks of a logarithmic axis: powers of its base, of ten also multiples where they fit."""
 
     def __init__(self, base: int) -> None:
         self._base = base
@@ -163,7 +163,7 @@ def tick_text(value: float, _: object = None) -> str:
 
 
 def round_ticks(low: float, high: float, *, is_ratio: bool) -> list[tuple[float, str]]:
-    """Round values between two, both included, with their texts; for an axis that is drawn by hand."""
+    """Round values between two, with their texts, for an axis that is drawn by hand."""
     locator: Locator = _RatioLocator(10) if is_ratio else MaxNLocator(nbins=5, steps=_ROUND)
     margin = 1e-9 * (high - low)
     places = [float(at) for at in locator.tick_values(low, high) if low - margin <= at <= high + margin]
@@ -246,7 +246,7 @@ def name_axis(axes: Axes, which: Which, text: str, names: Sequence[str], *, may_
 
 
 def metric_axis(axes: Axes, which: Which, sweep: Sweep, name: str, values: Floats) -> None:
-    """Set scale, ticks and label of a metric's axis; logarithmic if it spans more than two decades."""
+    """Set scale, ticks and label of a metric's axis; logarithmic beyond two decades."""
     unit = units(sweep, name)
     set_label = axes.set_xlabel if which == "x" else axes.set_ylabel
     known = values[np.isfinite(values)]
@@ -304,7 +304,7 @@ def _is_whole(values: Floats) -> bool:
 
 
 def finish(figure: SweepFigure) -> None:
-    """Break long axis labels, and turn or thin out tick labels that overlap; the last step of a drawing."""
+    """Break long labels, and turn or thin out ticks that overlap; the last step of a drawing."""
     figure.draw_without_rendering()
     for axes in figure.axes:
         _break_labels(axes)
@@ -364,7 +364,7 @@ def _mend(figure: SweepFigure, axis: Axis, *, is_x: bool) -> bool:
 
 
 def _rounder_half(axis: Axis, places: Sequence[float]) -> int:
-    """Which half of the ticks has the rounder names: the first, third, ... or the second, fourth, ..."""
+    """Which half of the ticks has the rounder names: 0 or 1, the first of it."""
     names = axis.get_major_formatter()
     if not isinstance(names, _Names):
         return 0

@@ -179,7 +179,7 @@ def _boxes(drawn: Spans, own: NDArray[np.bool_], scale: float, colour: str) -> P
 
 
 def _short_failures(axes: Axes, drawn: Spans, scale: float) -> list[Line2D]:
-    """Mark failures that are too short for a box that one could see; a wider box would be untrue."""
+    """Mark failures that are too short for a visible box; a wider one would be untrue."""
     is_short = drawn.end_s - drawn.start_s < drawn.total_s / 400
     own = np.flatnonzero((drawn.state == TrialState.FAILED.label) & is_short)
     if not len(own):
@@ -196,7 +196,7 @@ def _short_failures(axes: Axes, drawn: Spans, scale: float) -> list[Line2D]:
 
 
 def _picture(axes: Axes, drawn: Spans, states: list[str], scale: float) -> None:
-    """Draw many trials as an image, whose colours are mixed by the share of the time in each part."""
+    """Draw many trials as an image; its colours are mixed by the shares of time."""
     rows = len(drawn.labels)
     image = np.ones((rows, _PARTS, 3))
     for state in states:

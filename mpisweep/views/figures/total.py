@@ -1,4 +1,4 @@
-"""Figure 2: the time of all trials one by one, as single jobs, and as the allocations that ran them."""
+"""Figure 2: the time of all trials one by one, as single jobs, and as allocations."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def bars(total: TotalTime, queue_wait_s: float | None = None) -> list[Bar]:
 
 
 def draw_total_time(sweep: Sweep, *, queue_wait_s: float | None = None, width: Width = "page") -> SweepFigure:
-    """Draw the trials one by one, the wall time of the allocations and, with a wait, single jobs.
+    """Draw the trials one by one, as single jobs if a wait is given, and as allocations.
 
     Args:
         sweep: from :func:`mpisweep.load`.

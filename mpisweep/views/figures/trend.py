@@ -1,4 +1,4 @@
-"""The trend of a metric over one numeric parameter, with its band and the region of its best."""
+"""The trend of a metric over one numeric parameter, with its band and its best region."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["draw_trend_of"]
 def draw_trend_of(
     sweep: Sweep, parameter: str, metric: str | None = None, *, width: Width = "page"
 ) -> SweepFigure:
-    """Draw the trend of all complete trials; what other parameters and seeds change counts as noise.
+    """Draw the trend of all complete trials; other parameters and seeds count as noise.
 
     Args:
         sweep: from :func:`mpisweep.load`.
@@ -94,7 +94,7 @@ def draw_trend_of(
 
 
 def _is_logarithmic(sweep: Sweep, parameter: str, x: Floats) -> bool:
-    """Whether the parameter acts by ratios: it is declared so, or spans more than a decade and a half."""
+    """Whether the parameter acts by ratios: declared so, or over a decade and a half."""
     if not len(x) or x.min() <= 0:
         return False
     declared = any(

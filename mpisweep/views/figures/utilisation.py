@@ -45,7 +45,7 @@ _COLOURS = {
 
 @dataclass(frozen=True, slots=True)
 class Utilisation:
-    """Slots of workers by what they did, in parts of the time; each slot runs one trial at a time."""
+    """Slots of workers by what they did, in parts of the time; a slot runs a trial at a time."""
 
     #: Start of each part in seconds since the first run began, and the end of the last; shape (parts + 1,).
     edges_s: Floats
