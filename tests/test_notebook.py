@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
 from notebooks import Kernel, kernel_in, text_of
 from waiting import wait_for
 
 import mpisweep
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "docs"))
+
+from write_tutorial import PAGE, executed
 
 pytestmark = [
     pytest.mark.mpi,
@@ -114,3 +120,25 @@ def test_a_kernel_that_dies_stops_its_sweep(kernel: Kernel, folder: Path):
     kernel.manager.signal_kernel(9)
     wait_for(lambda: (folder / "x.h5").exists() and mpisweep.load(folder / "x.h5").ended)
     assert str(mpisweep.load(folder / "x.h5").ended) == "stopped by a signal"
+
+
+def test_the_tutorial_runs_and_shows_what_it_shows_in_the_documentation(
+    tmp_path: Path, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    """The same outputs, but for numbers that depend on the machine."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    shown, now = nbformat.read(PAGE, as_version=4), executed(tmp_path)
+    assert [_outline(cell) for cell in now.cells] == [_outline(cell) for cell in shown.cells]
+    assert sum(bool(cell.get("outputs")) for cell in shown.cells) >= 5
+    sweep = mpisweep.load(tmp_path / "digits.h5")
+    assert (str(sweep.ended), len(sweep.trials), len(sweep.allocations)) == ("complete", 16, 2)
+
+
+def _outline(cell: nbformat.NotebookNode) -> list[str]:
+    """Source and outputs of a cell; digits, and the space that they take, do not count."""
+    texts = [
+        output.get("text") or output.get("data", {}).get("text/plain") or output.get("evalue", "")
+        for output in cell.get("outputs", [])
+    ]
+    return [cell.source, *(re.sub(r"[\d.\s]+(e-\d+|/min|/s)?", " ", text) for text in texts)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -125,11 +126,41 @@ class TrialTable(Table):
 
 
 class _Row(np.void):  # type: ignore[misc]  # numpy's own record is one too
-    """One row of a table."""
+    """One row of a table; it prints one column per line, without those that have no value."""
 
     def __getitem__(self, key: Any) -> Any:
         _check_columns(key, self.dtype.names or ())
         return super().__getitem__(key)
+
+    def __repr__(self) -> str:
+        cells = self._cells()
+        width = max((len(name) for name, _ in cells), default=0)
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in cells)
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        rows = (
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
+            for name, text in self._cells()
+        )
+        return f"<table><tbody>{''.join(rows)}</tbody></table>"
+
+    def _cells(self) -> list[tuple[str, str]]:
+        values = ((name, super(_Row, self).__getitem__(name)) for name in self.dtype.names or ())
+        # NaN and empty texts stand for what a trial does not have.
+        return [
+            (name, _on_one_line(_text(name, value.item() if isinstance(value, np.generic) else value)))
+            for name, value in values
+            if value == value and value != ""
+        ]
+
+
+def _text(name: str, value: Any) -> str:
+    """A value of one row; the times of day among the fixed columns are local."""
+    if name in ("started_at", "ended_at"):
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+    return value_text(value)
 
 
 def _check_columns(key: Any, names: tuple[str, ...]) -> None:
