@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -66,3 +67,5 @@ def make_sweeps(folder: Path, environment: Mapping[str, str]) -> None:
             check=True,
             capture_output=True,
         )
+    # The same sweep again, to compare with.
+    shutil.copy(folder / "flow.h5", folder / "new.h5")

@@ -321,7 +321,17 @@ def test_every_command_with_a_table_prints_json_too(printed: Printed, sweeps: Pa
         for parser in voice.parsers(make_parser())
         if "--json" in parser._option_string_actions
     }
-    assert with_json == {"check", "top", "status", "trial", "replay", "sites", "options", "jobscript"}
+    assert with_json == {
+        "check",
+        "top",
+        "status",
+        "trial",
+        "replay",
+        "sites",
+        "options",
+        "jobscript",
+        "compare",
+    }
     top = printed("top", "flow.h5", "-k", "2")
     assert [row["rank"] for row in top["trials"]] == ["1st", "2nd", "baseline"]
     assert top["trials"][0]["parameters"] == {"width": 96}

@@ -276,6 +276,14 @@ ALLOWED = {
         "blocks",
         "records",
     },
+    "results.pairing": {
+        "results.configurations",
+        "results.load",
+        "results",
+        "statistics",
+        "spec",
+        "records",
+    },
     "results.comparison": {"results.load", "blocks", "records"},
     "results.repair": {
         *(
@@ -373,6 +381,7 @@ ALLOWED = {
                 "holder",
                 "load",
                 "occupancy",
+                "pairing",
                 "shares",
                 "trial_table",
             )
@@ -385,7 +394,7 @@ ALLOWED = {
     },
     "drafting": {"plugins", "records", "spec"},
     "cli": {
-        *(f"results.{below}" for below in ("holder", "journal", "load", "repair", "shares")),
+        *(f"results.{below}" for below in ("holder", "journal", "load", "pairing", "repair", "shares")),
         "rank",
         "master",
         "views",
@@ -436,6 +445,7 @@ ONE_IMPORTER = {
             "maps",
             "metric",
             "parallel",
+            "paired",
             "scaling",
             "states",
             "style",

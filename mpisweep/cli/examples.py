@@ -97,6 +97,13 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         ),
         _example("which figures there are", "mpisweep figure --list"),
     ),
+    "compare": (
+        _example("the same sweep on two machines", "mpisweep compare flow.h5 new.h5"),
+        _example(
+            "another metric, and a figure", "mpisweep compare flow.h5 new.h5 --metric wall_time -o both.png"
+        ),
+        _example("for a script", "mpisweep compare flow.h5 new.h5 --json"),
+    ),
     "report": (
         _example("write flow.html", "mpisweep report flow.h5"),
         _example("20 trials in the table", "mpisweep report flow.h5 -k 20 -o page.html"),
