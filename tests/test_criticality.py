@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import mpisweep as package
+from mpisweep.results.batch_sizes import best_size
 from mpisweep.results.criticality import fit_critical_batch
+from mpisweep.results.trial_table import TrialTable, structured
 from mpisweep.views import figures
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -95,6 +97,29 @@ def train(trial):
         "steps_to_target": steps if reached else math.nan,
     } | losses
 """
+
+
+def test_the_best_size_is_that_of_the_best_mean_and_not_of_the_luckiest_repeat():
+    sizes = np.array([8, 16, 32, 64, 128])
+    smooth = 1 + 0.1 * np.log2(sizes / 32) ** 2
+    values = np.stack([smooth - 0.01, smooth, smooth + 0.01])  # (repeats, sizes)
+    values[1, 4] = 0.1  # one lucky run of the largest size, and two of its worst
+    values[[0, 2], 4] = 3.0, 3.2
+    # A second configuration of size 8 has run once, with luck: one run speaks for none with three.
+    columns = {
+        "state": np.array(["complete"] * 16),
+        "configuration": np.array([*np.tile(np.arange(5), 3), 5]),
+        "repeat": np.array([*np.repeat(np.arange(3), 5), 0]),
+        "batch_size": np.array([*np.tile(sizes, 3), 8]),
+        "loss": np.array([*values.ravel(), 0.05]),
+        "wall_time": np.ones(16),
+    }
+    found = best_size(TrialTable(structured(columns, 16)), "batch_size", "loss", larger_is_better=False)
+    assert found.sizes.tolist() == sizes.tolist()
+    assert found.values == pytest.approx([*smooth[:4], 2.1])
+    assert found.runs.tolist() == [3] * 5
+    assert found.half_widths[0] == pytest.approx(4.303 * 0.01 / np.sqrt(3), rel=1e-3)
+    assert 16 <= found.size <= 64
 
 
 @pytest.mark.mpi

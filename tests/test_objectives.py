@@ -250,6 +250,67 @@ def test_nothing_is_on_the_front_before_a_trial_has_all_objectives(tmp_path):
     assert "<html" in page(odd)
 
 
+#: (loss, speed) of the two repeats of each configuration.
+REPEATED = [
+    ((1.0, 5.0), (3.0, 5.0)),
+    ((1.9, 6.0), (1.9, 6.0)),
+    ((4.0, 9.0), (5.0, 9.0)),
+    ((0.1, NAN), (2.5, 1.0)),
+]
+
+
+def repeated_sweep(path: Path) -> Path:
+    """Four configurations, the first of them the baseline, each run twice; all firsts before all seconds."""
+    runs = [one[repeat] for repeat in range(2) for one in REPEATED]
+    numbers, xs = list(range(8)), [1, 2, 3, 4] * 2
+    write_journal(
+        path,
+        [
+            TrialsBlock(
+                numbers, {"x": xs}, baseline=0, configurations=[0, 1, 2, 3] * 2, repeats=[0] * 4 + [1] * 4
+            ),
+            JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5),
+            *(AssignedBlock([[0, 0]], 1001.0, [n], [1], {"x": xs[n]}) for n in numbers),
+            EndedBlock(
+                0, 0, numbers, [1] * 8, [2] * 8, [1001.0 + 2 * n for n in numbers], [2.0] * 8,
+                {"loss": [run[0] for run in runs], "speed": [run[1] for run in runs]},
+            ),
+            ClosedRecord(1017.0, "complete"),
+        ],
+        opening(spec=(HEAD + TWO + SPACE).replace('name = "s"', 'name = "s"\nrepeats = 2')),
+    )  # fmt: skip
+    compact_and_close(path)
+    return path
+
+
+def test_with_repeats_the_front_is_that_of_the_means_and_not_of_the_luckiest_runs(tmp_path, mpisweep: Run):
+    sweep = package.load(repeated_sweep(tmp_path / "s.h5"))
+    front = sweep.pareto()
+    # The first run of configuration 0 is lucky: no run dominates it, but the means of configuration 1 do.
+    assert front["number"].tolist() == [1, 2]
+    assert front["loss"].tolist() == [1.9, 4.5]
+    assert front["speed"].tolist() == [6.0, 9.0]
+    assert front["n"].tolist() == [2, 2]
+    # Student's interval of two runs: 12.7 standard errors.
+    assert front["half_loss"].tolist() == pytest.approx([0.0, 12.706 * 0.5], rel=1e-3)
+    drawn = figures.front(sweep)
+    assert (drawn.what, drawn.numbers.tolist(), drawn.x.tolist()) == (
+        "configuration", [0, 1, 2, 3], [5.0, 6.0, 9.0, 1.0],
+    )  # fmt: skip
+    assert drawn.baseline == 0
+    table = tables.top_table(sweep)
+    assert table.title.endswith("2 configurations")
+    assert [(row.rank, row.number, row.values) for row in table.rows] == [
+        ("1", 1, (1.9, 6.0)), ("2", 2, (4.5, 9.0)), ("baseline", 0, (2.0, 5.0)),
+    ]  # fmt: skip
+    assert table.finding.startswith("values are means over up to 2 runs of a configuration")
+    assert "2 configurations on the front" in "\n".join(status_lines(sweep_status(sweep)))
+    found = json.loads(mpisweep("top", str(tmp_path / "s.h5"), "--json").stdout)["trials"][0]
+    assert (found["configuration"], found["parameters"]) == (1, {"x": 2})
+    # A configuration counts from the end of its last run.
+    assert sweep.hypervolume().time.tolist() == [11.0, 13.0, 15.0, 17.0]
+
+
 def test_100_000_trials_take_a_second(tmp_path):
     loss = np.random.default_rng(0).random(100_000)
     values = list(

@@ -1,6 +1,7 @@
 """The best batch size at each budget, and the critical batch size.
 
-Of several configurations with one size (a learning rate that was tuned within it) the best one speaks for it.
+Of several configurations with one size (a learning rate that was tuned within it) the best one speaks for it,
+by the mean over its repeats: the luck of one run does not make it the best.
 
 Pure: tables in, numbers out.
 """
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError
+from mpisweep.results.configurations import runs_of
 from mpisweep.results.criticality import CriticalBatch, fit_critical_batch
 from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec import Spec
@@ -43,7 +45,9 @@ class BestSize:
         value: the trend there.
         noise: standard deviation of a trial around the trend, as a share of it if all values are positive.
         sizes: sizes with a value, shape (sizes,).
-        values: the value of each, shape (sizes,).
+        values: the value of each, the mean over the repeats of its best configuration, shape (sizes,).
+        runs: number of runs of which each is the mean, shape (sizes,).
+        half_widths: half the 95% interval of each mean; NaN below two runs, shape (sizes,).
         places: sizes at which the trend is given, shape (places,).
         trend: the trend there, shape (places,).
         band: lower and upper end of its 95% interval at each place, shape (2, places).
@@ -57,6 +61,8 @@ class BestSize:
     noise: float
     sizes: Floats
     values: Floats
+    runs: NDArray[np.int64]
+    half_widths: Floats
     places: Floats
     trend: Floats
     band: Floats
@@ -74,15 +80,27 @@ def best_size(trials: TrialTable, size: str, metric: str, *, larger_is_better: b
     Raises:
         ValueError: if fewer than four sizes have a value; the message is the end of a sentence.
     """
+    # It imports SciPy.
+    from mpisweep.statistics.means import means_of
+
     sign = -1.0 if larger_is_better else 1.0
-    complete = trials[trials["state"] == TrialState.COMPLETE.label]
-    values = complete[metric].astype(float)
-    at = complete[size].astype(float)
-    is_known = np.isfinite(values) & (at > 0)
+    runs = runs_of(trials, metric)
+    means = means_of(runs.values)
+    at = trials[size][runs.first].astype(float)
+    is_known = np.isfinite(means.mean) & (at > 0)
     sizes = np.unique(at[is_known])
     if len(sizes) < 4:
         raise ValueError(f"{len(sizes)} batch sizes have a value of {metric}; a trend needs 4")
-    best = np.array([sign * np.min(sign * values[is_known & (at == each)]) for each in sizes])
+    # With the mean of a single run beside means of several, the luck of that run would win.
+    most = [int(means.count[is_known & (at == each)].max()) for each in sizes]
+    chosen = np.array([
+        min(
+            np.flatnonzero(is_known & (at == each) & (means.count == count)),
+            key=lambda place: float(sign * means.mean[place]),
+        )
+        for each, count in zip(sizes, most, strict=True)
+    ])  # fmt: skip
+    best = means.mean[chosen]
     is_positive = bool((best > 0).all())
     scale, back = (np.log, np.exp) if is_positive else (np.asarray, np.asarray)
     fitted = fit_trend(np.log2(sizes), scale(best))
@@ -101,6 +119,8 @@ def best_size(trials: TrialTable, size: str, metric: str, *, larger_is_better: b
         noise=float(np.expm1(fitted.noise)) if is_positive else fitted.noise,
         sizes=sizes,
         values=best,
+        runs=means.count[chosen],
+        half_widths=(means.high - means.low)[chosen] / 2,
         places=2.0**octaves,
         trend=back(mean),
         band=back(np.stack([mean - 1.96 * deviation, mean + 1.96 * deviation])),

@@ -34,7 +34,7 @@ from mpisweep.results.state import SweepState
 from mpisweep.results.stopping import stopping_of
 from mpisweep.results.summary import SweepSummary
 from mpisweep.results.tables import SweepTables
-from mpisweep.results.tradeoff import HypervolumeHistory, Tradeoff
+from mpisweep.results.tradeoff import FrontTable, HypervolumeHistory, Tradeoff, front_table
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, structured
 from mpisweep.spec import LEARNING, Spec, SpecError, closest, nearest, parse_spec
 
@@ -137,12 +137,16 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         keys = np.where(complete["diverged"], np.inf, sign * complete[self.metric_column(name)])
         return TrialTable(complete[np.argsort(keys, kind="stable")[:k]])
 
-    def pareto(self) -> TrialTable:
+    def pareto(self) -> TrialTable | FrontTable:
         """The complete trials that no other one dominates, the best by the first objective first.
 
-        A trial dominates another one if it is better in one objective and worse in none.
+        A trial dominates another one if it is better in one objective and worse in none.  Once any
+        configuration has two complete runs, these are configurations, with the means over their runs.
         """
-        return self._tradeoff().front()
+        found = self.tradeoff()
+        if not found.is_repeated:
+            return TrialTable(self.trials.array[found.rows[found.on_front]])
+        return front_table(self.trials, found, {name: self.column(name) for name in self.spec.space.names})
 
     def hypervolume(self, reference: Mapping[str, float] | None = None) -> HypervolumeHistory:
         """The hypervolume after the end of each complete trial, exactly.
@@ -155,11 +159,12 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
             ResultsError: when the sweep has one objective, or the reference is none of its objectives.
         """
         try:
-            return self._tradeoff().history(self.spans, reference or {})
+            return self.tradeoff().history(self.spans, reference or {})
         except ResultsError as error:
             raise ResultsError(f"{self.path}: {error}") from None
 
-    def _tradeoff(self) -> Tradeoff:
+    def tradeoff(self) -> Tradeoff:
+        """What the complete trials have found of each objective, by configuration if there are repeats."""
         names = [one.name for one in self.objectives]
         columns = [self.metric_column(name) if name in self.metrics else None for name in names]
         return Tradeoff(self.trials, self.objectives, columns)

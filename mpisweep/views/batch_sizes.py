@@ -47,7 +47,14 @@ def batch_size_fields(sweep: Sweep) -> dict[str, Any]:
             "bounds": critical.bounds,
         }
     sizes = [
-        {"metric": _metric(one), "size": one.size, "low": one.low, "high": one.high, "value": one.value}
+        {
+            "metric": _metric(one),
+            "size": one.size,
+            "low": one.low,
+            "high": one.high,
+            "value": one.value,
+            "runs": int(one.runs.max()),
+        }
         for one in best
     ]
     return {"batch_sizes": sizes, "critical_batch_size": fit}
@@ -77,6 +84,7 @@ def _best_text(sweep: Sweep, best: BestSize) -> str:
     return (
         f"{better} {metric}{where}: batch_size {best.size:.0f} "
         f"(95%: {best.low:.0f} to {best.high:.0f}), {number_text(best.value)} by the trend"
+        f"{f' through means of up to {best.runs.max()} runs' if best.runs.max() > 1 else ''}"
     )
 
 

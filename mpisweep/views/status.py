@@ -69,7 +69,7 @@ class Status:
     best_parameters: dict[str, Any]
     #: The best by each objective after the first one.
     others: tuple[BestTrial, ...]
-    #: Number of trials on the front of several objectives; 0 with one.
+    #: Number of trials, or with repeats of configurations, on the front of several objectives; 0 with one.
     front: int
     failures: dict[str, int]
     #: Completed and pruned trials without a finite objective.
@@ -135,7 +135,7 @@ def sweep_status(sweep: Sweep) -> Status:
         best_trial=None if best is None else best.trial,
         best_parameters={} if best is None else best.parameters,
         others=tuple(other for other in bests[1:] if other is not None),
-        front=len(sweep.pareto()) if len(bests) > 1 else 0,
+        front=len(sweep.tradeoff().on_front) if len(bests) > 1 else 0,
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
         diverged=int(sweep.trials["diverged"].sum()),
         damaged_bytes=sum(damage.length for damage in sweep.damages),
@@ -250,7 +250,8 @@ def status_lines(status: Status) -> list[str]:
         how = "completed or pruned" if status.pruned else "completed"
         lines.append(f"  {without_finite(status.diverged, ' or '.join(names), how=how)}")
     if status.front:
-        lines.append(f"  {counted(status.front, 'trial')} on the front")
+        what = "configuration" if status.repeats else "trial"
+        lines.append(f"  {counted(status.front, what)} on the front")
     if status.best is not None and status.best_trial is not None:
         best = BestTrial(status.objective, status.best, status.best_trial, status.best_parameters)
         lines += [one.line for one in (best, *status.others)]

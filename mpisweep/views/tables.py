@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from mpisweep.progress import counted
 from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
+from mpisweep.results.tradeoff import Tradeoff
 from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec.units import number_text, value_text
 from mpisweep.views.console import print_whole
@@ -67,6 +68,8 @@ class TopTable:
     is_repeated: bool = False
     #: What was found and how sure it is; may be empty.
     finding: str = ""
+    #: Whether the rows are configurations on a front, numbered as such.
+    are_configurations: bool = False
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -74,7 +77,12 @@ class TopTable:
         if self.is_repeated:
             means = (f"mean {self.metrics[0]}", "± 95%", "runs", "in best set", "mean time [s]")
             return ("", *self.parameters, *means, "configuration")
-        return ("", *self.parameters, *self.metrics, "time [s]", "trial")
+        return ("", *self.parameters, *self.metrics, "time [s]", self.numbered)
+
+    @property
+    def numbered(self) -> str:
+        """What the rows' numbers are those of."""
+        return "configuration" if self.is_repeated or self.are_configurations else "trial"
 
     def cells(self) -> list[tuple[str, ...]]:
         """The rows as text."""
@@ -175,15 +183,48 @@ def _front_table(sweep: Sweep, k: int) -> TopTable:
         if metric not in sweep.metrics:
             _refuse_unreported(sweep, complete, metric)
             return TopTable(title, parameters, metrics, ())
-    front = sweep.pareto()
+    found = sweep.tradeoff()
+    front = found.on_front
     places = np.unique(np.linspace(0, len(front) - 1, min(k, len(front))).round().astype(int))
-    rows = [_top_row(sweep, parameters, metrics, str(place + 1), front[place]) for place in places.tolist()]
+    rows: list[TopRow] = []
+    for place in places.tolist():
+        entry = int(front[place])
+        row = _top_row(sweep, parameters, metrics, str(place + 1), sweep.trials[found.rows[entry]])
+        rows.append(_front_row(row, found, entry))
     if rows:
-        title += f", {f'{len(rows)} of ' if len(rows) < len(front) else ''}{counted(len(front), 'trial')}"
+        what = "configuration" if found.is_repeated else "trial"
+        title += f", {f'{len(rows)} of ' if len(rows) < len(front) else ''}{counted(len(front), what)}"
     if sweep.baseline is not None:
-        rows.append(_top_row(sweep, parameters, metrics, "baseline", sweep.baseline))
+        row = _top_row(sweep, parameters, metrics, "baseline", sweep.baseline)
+        of = sweep.baseline["configuration" if found.is_repeated else "number"]
+        entries = np.flatnonzero(found.number == of)
+        rows.append(_front_row(row, found, int(entries[0])) if len(entries) else row)
     unranked = max(0, int(complete["diverged"].sum()) - sweep.unreached)
-    return TopTable(title, parameters, metrics, tuple(rows), unranked, not_reached(sweep))
+    return TopTable(
+        title, parameters, metrics, tuple(rows), unranked, not_reached(sweep),
+        finding=_sure(found) if rows and found.is_repeated else "", are_configurations=found.is_repeated,
+    )  # fmt: skip
+
+
+def _front_row(row: TopRow, found: Tradeoff, entry: int) -> TopRow:
+    """A row of the front, with the means of an entry if it is a configuration."""
+    if not found.is_repeated:
+        return row
+    return replace(
+        row, number=int(found.number[entry]), first_trial=row.number,
+        values=tuple(found.values[entry].tolist()), runs=int(found.count[entry]),
+    )  # fmt: skip
+
+
+def _sure(found: Tradeoff) -> str:
+    """How sure the means of a front are, in words."""
+    halves = [
+        f"{name} ± {np.nanmedian(column):.2g}"
+        for name, column in zip(found.names, found.half_widths[found.on_front].T, strict=True)
+        if np.isfinite(column).any()
+    ]
+    said = f"; the median 95% interval on the front: {', '.join(halves)}" if halves else ""
+    return f"values are means over up to {counted(int(found.count.max()), 'run')} of a configuration{said}"
 
 
 def _refuse_unreported(sweep: Sweep, complete: TrialTable, metric: str) -> None:
@@ -201,11 +242,11 @@ def top_fields(table: TopTable, sweep: Sweep) -> dict[str, Any]:
     rows = [
         {
             "rank": row.rank,
-            ("configuration" if table.is_repeated else "trial"): row.number,
+            table.numbered: row.number,
             "parameters": {
                 name: finite_or_none(value)
                 for name, value in sweep.configuration(
-                    row.first_trial if table.is_repeated else row.number
+                    row.number if row.first_trial < 0 else row.first_trial
                 ).items()
                 if name in table.parameters
             },

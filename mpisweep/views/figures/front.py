@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from mpisweep.progress import counted
-from mpisweep.records import TrialState
 from mpisweep.results.load import Sweep
 from mpisweep.spec import nearest
 from mpisweep.spec.units import number_text
@@ -43,7 +42,10 @@ __all__ = ["Front", "draw_front", "draw_hypervolume", "front"]
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """Two objectives of all complete trials with finite ones; arrays have one entry per trial."""
+    """Two objectives of all complete trials with finite ones.
+
+    Arrays have one entry per trial; with repeats one per configuration, with the means over its runs.
+    """
 
     #: Names of the objectives on the axes.
     x_name: str
@@ -57,6 +59,13 @@ class Front:
     baseline: int | None
     #: Whether the sweep has no other objectives, so that the front is a staircase.
     is_whole: bool
+    #: Whether the entries are configurations.
+    is_repeated: bool = False
+
+    @property
+    def what(self) -> str:
+        """What an entry is."""
+        return "configuration" if self.is_repeated else "trial"
 
 
 def front(sweep: Sweep, y: str | None = None, x: str | None = None) -> Front:
@@ -79,20 +88,21 @@ def front(sweep: Sweep, y: str | None = None, x: str | None = None) -> Front:
     for name in (x, y):
         if name not in names:
             raise KeyError(f"no objective {name!r}; {nearest(name, names)}")
-    trials = sweep.trials[(sweep.trials["state"] == TrialState.COMPLETE.label) & ~sweep.trials["diverged"]]
-    if not len(trials):
+    found = sweep.tradeoff()
+    if not len(found.number):
         raise FigureError(
             f"{sweep.path}: no completed trial has finite objectives yet, there is nothing to draw"
         )
-    numbers = trials["number"]
-    values = {name: trials[sweep.metric_column(name)].astype(float) for name in (x, y)}
-    entries = np.flatnonzero(np.isin(numbers, sweep.pareto()["number"]))
+    values = {name: found.values[:, names.index(name)] for name in (x, y)}
+    entries = np.sort(found.on_front)
     signs = {objective.name: objective.sign for objective in sweep.objectives}
     costs = [signs[name] * values[name][entries] for name in (y, x)]
-    baseline = None if sweep.baseline is None else np.flatnonzero(numbers == sweep.baseline["number"])
+    own = "configuration" if found.is_repeated else "number"
+    baseline = None if sweep.baseline is None else np.flatnonzero(found.number == sweep.baseline[own])
     return Front(
-        x, y, values[x], values[y], numbers, entries[np.lexsort(costs)],
+        x, y, values[x], values[y], found.number, entries[np.lexsort(costs)],
         int(baseline[0]) if baseline is not None and len(baseline) else None, len(names) == 2,
+        found.is_repeated,
     )  # fmt: skip
 
 
@@ -116,14 +126,14 @@ def draw_front(
             axes.plot(
                 drawn.x[is_behind], drawn.y[is_behind], "o", color=GREY, markersize=size, zorder=2,
                 markeredgewidth=0, alpha=0.4 if dense(behind) else 1.0, rasterized=dense(behind),
-                label=f"{counted(behind, 'trial')} behind it",
+                label=f"{counted(behind, drawn.what)} behind it",
             )  # fmt: skip
         # In the order of the horizontal axis the front is a staircase, whatever the directions.
         line = "-" if drawn.is_whole else ""
         axes.plot(
             drawn.x[drawn.front], drawn.y[drawn.front], color=BLUE, marker="o", markersize=max(size, 3.0),
             linewidth=1.2, zorder=3, drawstyle="steps-post", linestyle=line,
-            label=f"front: {counted(len(drawn.front), 'trial')}", rasterized=dense(len(drawn.front)),
+            label=f"front: {counted(len(drawn.front), drawn.what)}", rasterized=dense(len(drawn.front)),
         )  # fmt: skip
         if drawn.baseline is not None:
             axes.plot(
