@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from mpisweep.blocks import InfeasibleBlock, encode
 from mpisweep.records import EXCLUDED, TrialState
 from mpisweep.results.journal.writer import Journal
@@ -30,12 +32,21 @@ def record_trials(journal: Journal, trials: Trials) -> None:
         journal.append(encode(trials.block(numbers, trials.baseline)))
 
 
-def reopen_infeasible(journal: Journal, trials: Trials) -> None:
+def reopen_infeasible(journal: Journal, trials: Trials, kept: Container[int] = ()) -> None:
     """Let trials wait again that earlier runs marked infeasible; the scheduler decides again.
 
     The run may have other devices, more memory, or a sweep file that no longer models memory.
+
+    Args:
+        journal: receives the record.
+        trials: all trials.
+        kept: trials that stay infeasible.
     """
-    infeasible = [number for number, state in enumerate(trials.states) if state == TrialState.INFEASIBLE]
+    infeasible = [
+        number
+        for number, state in enumerate(trials.states)
+        if state == TrialState.INFEASIBLE and number not in kept
+    ]
     for number in infeasible:
         trials.states[number] = int(TrialState.WAITING)
     if infeasible:

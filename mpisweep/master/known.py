@@ -6,14 +6,14 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mpisweep.blocks import ImportedBlock
 from mpisweep.master.best import BestSoFar
-from mpisweep.records import AttemptEnd, Objective, Slot, TrialState
+from mpisweep.records import EXCLUDED, AttemptEnd, Objective, Slot, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Damage
@@ -69,6 +69,8 @@ class KnownSweep(Known):
     imported: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     #: Per trial, the step of its last report if it was pruned; -1 for others.
     pruned_at: Sequence[int] = ()
+    #: Infeasible trials that need too much memory.
+    too_large: Container[int] = ()
     #: Whether a trial has reported any metric.
     has_metrics: bool = False
     #: The rules of [stop] by these results: with the end of the last run, or as its next master goes on.
@@ -268,6 +270,11 @@ def known_trials(
         imported=state.imported,
         end_order=state.trials["end_order"],
         pruned_at=state.trials["pruned_at"],
+        too_large=frozenset(
+            number
+            for number, message in enumerate(state.trials["message"])
+            if state.trials["state"][number] == TrialState.INFEASIBLE and not message.startswith(EXCLUDED)
+        ),
         has_metrics=bool(state.metrics),
         rules=stopping_of(spec, state, recorded=recorded) if has_rules else None,
         rules_within_run=stopping_of(spec, state, now=time.time()) if has_rules else None,

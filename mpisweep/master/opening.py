@@ -32,6 +32,7 @@ from mpisweep.master.leading import Mastership, RunEndedError
 from mpisweep.master.searching import (
     LearningPast,
     learning_past,
+    make_ceiling,
     make_frontier,
     make_race,
     make_rules,
@@ -48,7 +49,7 @@ from mpisweep.results.journal.writer import Journal
 from mpisweep.results.runs import move_aside
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search import AddingSearch, make_sampler
+from mpisweep.search import AddingSearch, LearningSearch, make_sampler
 from mpisweep.search.numbering import Trials, number_trials
 from mpisweep.spec import Spec
 
@@ -157,7 +158,9 @@ def open_sweep(
     search = make_search(spec, sampler, trials, past.known)
     record_trials(journal, trials)
     if share is None:
-        reopen_infeasible(journal, trials)
+        # A learning search was told those that need too much memory, once and for all.
+        told = past.known.too_large if past.known and isinstance(sampler, LearningSearch) else ()
+        reopen_infeasible(journal, trials, told)
     exclude(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
     learned = past.known if share is None else share.base  # members read what has become known since
@@ -292,6 +295,7 @@ def _scheduler(
         teams=known.teams if known and past.follows else {},
         # Members do not exchange evidence about memory, and most trials run elsewhere.
         frontier=None if is_shared or proposals is not None else make_frontier(spec, trials, known),
+        ceiling=make_ceiling(spec, trials, known),
         search=search,
         proposals=proposals,
         race=make_race(spec, trials, known),

@@ -11,17 +11,26 @@ from mpisweep.blocks import EndedBlock, ImportedBlock
 from mpisweep.master.known import KnownSweep
 from mpisweep.records import TrialState
 from mpisweep.search import AddingSearch, LearningSearch, Sampler
+from mpisweep.search.ceiling import Ceiling
 from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.search.learning import Outcome
 from mpisweep.search.numbering import Trials
 from mpisweep.search.stopping import Stopping
-from mpisweep.spec import ADDING, Spec
-from mpisweep.spec.space import Configuration
+from mpisweep.spec import ADDING, LEARNING, Spec
+from mpisweep.spec.space import Configuration, FloatRange
 
 if TYPE_CHECKING:
     from mpisweep.search.racing import Race
 
-__all__ = ["LearningPast", "learning_past", "make_frontier", "make_race", "make_rules", "make_search"]
+__all__ = [
+    "LearningPast",
+    "learning_past",
+    "make_ceiling",
+    "make_frontier",
+    "make_race",
+    "make_rules",
+    "make_search",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,3 +171,14 @@ def make_frontier(spec: Spec, trials: Trials, known: KnownSweep | None) -> Memor
     for number, kind, evidence in known.memory_evidence() if known else ():
         frontier.learn(number, kind, evidence)
     return frontier
+
+
+def make_ceiling(spec: Spec, trials: Trials, known: KnownSweep | None) -> Ceiling | None:
+    """Ceiling of a learning search with the evidence of earlier runs; None for any other sweep."""
+    if not spec.space.memory or spec.search not in LEARNING:
+        return None
+    ignored = {one.name for one in spec.space.parameters if isinstance(one, FloatRange)}
+    ceiling = Ceiling(trials.parameters, spec.space.memory, ignored)
+    for number, kind, evidence in known.memory_evidence() if known else ():
+        ceiling.learn(number, kind, evidence)
+    return ceiling

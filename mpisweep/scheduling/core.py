@@ -24,6 +24,7 @@ from mpisweep.scheduling.teams import TeamTrial
 from mpisweep.scheduling.timetable import Timetable
 from mpisweep.scheduling.trials import RUNNING, WAITING, TrialStates
 from mpisweep.search.base import AddingSearch
+from mpisweep.search.ceiling import Ceiling
 from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.search.stopping import Stopping
 
@@ -69,6 +70,7 @@ class Core:
         model: predicts durations.
         widths: number of ranks that each trial needs; None if all need one.
         frontier: finds trials that may need too much memory; None if the sweep does not model memory.
+        ceiling: the same of what a learning search proposes.
         search: adds trials as results come in; None if all trials are known beforehand.
         proposals: of a learning search, which adds trials too; None if there is none.
         race: adds repeats as results come in; None if each configuration has a fixed number.
@@ -84,6 +86,7 @@ class Core:
         *,
         widths: Sequence[int] | None,
         frontier: MemoryFrontier | None,
+        ceiling: Ceiling | None = None,
         search: AddingSearch | None,
         proposals: Proposals | None,
         race: Race | None,
@@ -101,7 +104,7 @@ class Core:
         away = {number for trials in self.away.values() for number in trials}
         states = [WAITING if s == RUNNING and n not in away else s for n, s in enumerate(start.states)]
         self.trials = TrialStates(states, start.attempts)
-        self.memory = Memory(frontier, start.fresh)
+        self.memory = Memory(frontier, start.fresh, ceiling)
         self.memory.note_running(away)
         waiting = [n for n, s in enumerate(self.trials.states) if s == WAITING]
         #: Trials that are not granted to this allocation; None if the sweep is not shared.

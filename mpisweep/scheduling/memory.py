@@ -7,6 +7,9 @@ process the failure counts.
 *Withheld.*  If the sweep file states how memory grows with a parameter, trials that may be too large for a
 device wait here, and in no queue, until :mod:`mpisweep.search.frontier` releases them.
 
+*Above the ceiling.*  What a learning search proposes is not withheld; what needs no less than a trial that
+ran out of memory is ruled out (:mod:`mpisweep.search.ceiling`).
+
 *Bound.*  With several kinds of devices, a trial that is known to fit on one kind, or that tests whether it
 does, is handed out to that kind before anything else.
 
@@ -19,7 +22,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState
+from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState, Value
+from mpisweep.search.ceiling import Ceiling
 from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.search.frontier import MemoryFrontier, Plan
 
@@ -36,10 +40,14 @@ class Memory:
     Args:
         frontier: None if the sweep does not model memory.
         fresh: trials that run again in a fresh process.
+        ceiling: of a learning search; None if there is none, or if it does not model memory.
     """
 
-    def __init__(self, frontier: MemoryFrontier | None, fresh: Iterable[int]) -> None:
+    def __init__(
+        self, frontier: MemoryFrontier | None, fresh: Iterable[int], ceiling: Ceiling | None = None
+    ) -> None:
         self._frontier = frontier
+        self._ceiling = ceiling
         #: Trials that need a process that has run nothing before.
         self.fresh = set(fresh)
         #: Kind of device -> trials that run there next; used only with several kinds.
@@ -62,6 +70,11 @@ class Memory:
     def is_rationed(self) -> bool:
         """Whether trials may be withheld."""
         return self._frontier is not None
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether ends of trials say something about others."""
+        return self._frontier is not None or self._ceiling is not None
 
     @property
     def any_bound(self) -> bool:
@@ -87,14 +100,17 @@ class Memory:
 
     def note_present(self, slot: Slot) -> None:
         """Note that a slot takes trials from now on."""
-        if self._frontier is not None:
-            self._frontier.join(self.kinds[slot])
+        for one in (self._frontier, self._ceiling):
+            if one is not None:
+                one.join(self.kinds[slot])
 
     def note_absent(self, slot: Slot) -> list[int]:
         """Note that a slot takes no more trials; returns bound trials that must queue now."""
+        kind = self.kinds[slot]
+        if self._ceiling is not None:
+            self._ceiling.leave(kind)
         if self._frontier is None:
             return []
-        kind = self.kinds[slot]
         self._frontier.leave(kind)
         return [] if self._frontier.knows(kind) else self._frontier.hold(self.bound.pop(kind, ()))
 
@@ -133,6 +149,8 @@ class Memory:
                 again[index] = AttemptEnd.NOT_FRESH
                 continue
             self.fresh.discard(number)
+            if self._ceiling is not None:
+                self._ceiling.learn(number, kind, evidence)
             if self._frontier is not None:
                 self._frontier.learn(number, kind, evidence)
                 # The frontier does not place trials of several ranks.
@@ -150,9 +168,22 @@ class Memory:
     def explains(self, block: EndedBlock, index: int) -> bool:
         """Whether a failure is evidence about the frontier, not about a device."""
         is_out = block.causes[index] == FailureCause.OUT_OF_MEMORY
+        if self._ceiling is not None:
+            return is_out
         return is_out and self._frontier is not None and self._frontier.compares(block.numbers[index])
 
     # ------------------------------------------------------------------------------------- waiting
+
+    def note_proposed(self, configurations: Iterable[Mapping[str, Value]]) -> None:
+        """Note the next trials of a learning search."""
+        if self._ceiling is not None:
+            self._ceiling.add(configurations)
+
+    def above_ceiling(self, waiting: Iterable[int], now: float) -> list[tuple[int, str]]:
+        """The waiting trials that need too much memory everywhere, and why; empty if nothing is new."""
+        if self._ceiling is None or not self._ceiling.is_due or not self.have_joined(now):
+            return []
+        return self._ceiling.above(waiting)
 
     def hold(self, numbers: Sequence[int]) -> Sequence[int]:
         """Withhold the trials that may be too large; returns the others."""

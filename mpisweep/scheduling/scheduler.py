@@ -72,10 +72,11 @@ from mpisweep.scheduling.rules.losses import end_without_slots, on_slot_broken, 
 from mpisweep.scheduling.rules.pruning import on_prune_advised
 from mpisweep.scheduling.rules.reclaiming import note_changes
 from mpisweep.scheduling.rules.stops import check_rules, on_stop_requested
-from mpisweep.scheduling.rules.withholding import has_slots, ration, release_withheld
+from mpisweep.scheduling.rules.withholding import has_slots, ration, release_withheld, rule_out
 from mpisweep.scheduling.rules.workers import on_worker_joined
 from mpisweep.scheduling.trials import COMPLETE, PRUNED
 from mpisweep.search.base import AddingSearch
+from mpisweep.search.ceiling import Ceiling
 from mpisweep.search.frontier import MemoryFrontier
 from mpisweep.search.stopping import Stopping
 
@@ -104,6 +105,7 @@ class Scheduler:
         widths: number of ranks that each trial needs; None if all need one.
         teams: running trials of several ranks -> their slots, according to the journal.
         frontier: finds trials that may need too much memory; None if the sweep does not model memory.
+        ceiling: the same of what a learning search proposes.
         search: adds trials as results come in; None if all trials are known beforehand.
         proposals: of a learning search, which adds trials too; None if there is none.
         race: adds repeats as results come in; None if each configuration has a fixed number.
@@ -130,6 +132,7 @@ class Scheduler:
         widths: Sequence[int] | None = None,
         teams: Mapping[int, Sequence[Slot]] | None = None,
         frontier: MemoryFrontier | None = None,
+        ceiling: Ceiling | None = None,
         search: AddingSearch | None = None,
         proposals: Proposals | None = None,
         race: Race | None = None,
@@ -153,6 +156,7 @@ class Scheduler:
             model,
             widths=widths,
             frontier=frontier,
+            ceiling=ceiling,
             search=search,
             proposals=proposals,
             race=race,
@@ -282,6 +286,7 @@ def _hand_out(core: Core, decisions: list[Decision], now: float) -> None:
         ask_ahead(core, core.proposals, decisions)
     if core.memory.is_rationed:
         ration(core, decisions, now)
+    rule_out(core, decisions, now)
     if core.slots.doubtful:
         review_backlogs(core, decisions)
     ask_race(core, decisions)

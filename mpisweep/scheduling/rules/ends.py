@@ -51,7 +51,7 @@ def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
         return []
     core.losses.note_ended(block.numbers)
     decisions: list[Decision] = []
-    if has_failed or core.memory.is_rationed:
+    if has_failed or core.memory.is_followed:
         block, decisions = learn_memory(core, (slot,), block)
         if not block.numbers:
             return decisions

@@ -166,6 +166,7 @@ def _add_proposed(core: Core, proposals: Proposals, made: Proposed | ProposedRou
         return None
     repeats = proposals.repeats
     numbers = _add(core, configurations * repeats, made.widths * repeats)
+    core.memory.note_proposed(configurations * repeats)
     return AddTrials(numbers, configurations, made.known, repeats)
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from math import inf
 
@@ -16,7 +17,7 @@ from mpisweep.scheduling.ended import without
 from mpisweep.scheduling.rules.retries import queue_first, wait_again
 from mpisweep.scheduling.trials import INFEASIBLE, WAITING
 
-__all__ = ["has_slots", "learn_memory", "ration", "release_withheld"]
+__all__ = ["has_slots", "learn_memory", "ration", "release_withheld", "rule_out"]
 
 
 def learn_memory(core: Core, slots: tuple[Slot, ...], block: EndedBlock) -> tuple[EndedBlock, list[Decision]]:
@@ -52,8 +53,21 @@ def ration(core: Core, decisions: list[Decision], now: float) -> None:
         core.waiting.add(plan.free)
     for number, kind in reversed(plan.first):
         queue_first(core, number, kind)
-    for why in dict.fromkeys(why for _, why in plan.infeasible):
-        numbers = [number for number, because in plan.infeasible if because == why]
+    _mark(core, plan.infeasible, decisions)
+
+
+def rule_out(core: Core, decisions: list[Decision], now: float) -> None:
+    """Mark proposals that need no less memory than a trial that ran out of it."""
+    found = core.memory.above_ceiling(core.waiting, now)
+    for number, _ in found:
+        core.waiting.discard(number)
+        core.memory.fresh.discard(number)
+    _mark(core, found, decisions)
+
+
+def _mark(core: Core, infeasible: Sequence[tuple[int, str]], decisions: list[Decision]) -> None:
+    for why in dict.fromkeys(why for _, why in infeasible):
+        numbers = [number for number, because in infeasible if because == why]
         for number in numbers:
             core.trials.move(number, INFEASIBLE)
             if core.race is not None:
