@@ -16,7 +16,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +49,7 @@ from mpisweep.results.journal.writer import Journal
 from mpisweep.results.runs import move_aside
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.scheduler import Scheduler
-from mpisweep.search import AddingSearch, LearningSearch, make_sampler
+from mpisweep.search import AddingSearch, LearningSearch, Sampler, make_sampler
 from mpisweep.search.numbering import Trials, number_trials
 from mpisweep.spec import Spec
 
@@ -158,9 +158,7 @@ def open_sweep(
     search = make_search(spec, sampler, trials, past.known)
     record_trials(journal, trials)
     if share is None:
-        # A learning search was told those that need too much memory, once and for all.
-        told = past.known.too_large if past.known and isinstance(sampler, LearningSearch) else ()
-        reopen_infeasible(journal, trials, told)
+        reopen_infeasible(journal, trials, _told(sampler, past))
     exclude(journal, trials)
     stop = _plan_stop(spec, facts.until, past.before)
     learned = past.known if share is None else share.base  # members read what has become known since
@@ -170,6 +168,11 @@ def open_sweep(
     best = before.best(spec.objectives) if before else BestSoFar(spec.objectives)
     measures = spec.measures or (before is not None and before.has_metrics)
     return Opened(path, trials, best, measures, scheduler, journal, claim, stop, share, learning)
+
+
+def _told(sampler: Sampler, past: _Past) -> Container[int]:
+    """Trials that need too much memory, as a learning search was told once and for all."""
+    return past.known.too_large if past.known and isinstance(sampler, LearningSearch) else ()
 
 
 def _new_imports(

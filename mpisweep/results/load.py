@@ -164,7 +164,7 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
             raise ResultsError(f"{self.path}: {error}") from None
 
     def tradeoff(self) -> Tradeoff:
-        """What the complete trials have found of each objective, by configuration if there are repeats."""
+        """The objectives of the complete trials, or of their configurations with repeats."""
         names = [one.name for one in self.objectives]
         columns = [self.metric_column(name) if name in self.metrics else None for name in names]
         return Tradeoff(self.trials, self.objectives, columns)

@@ -31,7 +31,7 @@ class HypervolumeHistory(NamedTuple):
 
 
 class Tradeoff:
-    """What a sweep has found of each objective, one entry per trial, or per configuration with repeats.
+    """The objectives of a sweep, one entry per trial, or per configuration with repeats.
 
     Entries are complete trials with finite objectives.  Once any configuration has two of them, the entries
     are configurations, by the means over theirs: of single runs those on the front would be the luckiest.

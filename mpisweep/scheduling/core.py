@@ -114,8 +114,7 @@ class Core:
             self.losses.note_assigned(list(trials))
         queued = [] if shared else self.memory.hold(waiting)
         self.waiting = Waiting(model, widths, queued, self.losses.suspects)
-        self.common_error = CommonError(policy.same_failures)
-        self.devices = Devices()
+        self.common_error, self.devices = CommonError(policy.same_failures), Devices()
         self.slots = Slots(self.devices.quarantined, self.memory.kinds, shared=shared)
         #: Running trials of several ranks.
         self.teams = {
