@@ -257,7 +257,7 @@ ALLOWED = {
     },
     "results.configurations": {"results.trial_table", "statistics", "records"},
     "results.summary": {
-        *(f"results.{below}" for below in ("budgets", "configurations", "state", "trial_table")),
+        *(f"results.{below}" for below in ("budgets", "configurations", "state", "tradeoff", "trial_table")),
         "spec",
         "records",
     },

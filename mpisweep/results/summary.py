@@ -13,6 +13,7 @@ from mpisweep.records import Direction, EndReason, Objective, TrialState
 from mpisweep.results.budgets import Budget
 from mpisweep.results.configurations import ConfigurationTable
 from mpisweep.results.state import SweepState
+from mpisweep.results.tradeoff import FrontTable
 from mpisweep.results.trial_table import Table, TrialTable
 from mpisweep.spec import Spec
 
@@ -43,8 +44,8 @@ class SweepSummary(ABC):
         """The best complete trials."""
 
     @abstractmethod
-    def pareto(self) -> TrialTable:
-        """The complete trials that no other one dominates."""
+    def pareto(self) -> TrialTable | FrontTable:
+        """The complete trials, or configurations, that no other one dominates."""
 
     @property
     @abstractmethod
