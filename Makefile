@@ -7,6 +7,7 @@
 # make gallery    draw the pictures of docs/figures.md
 # make jobscripts rewrite the ready-made job scripts, after a change of the generator or of a site
 # make reference  rewrite the generated blocks and pictures of docs/ and the JSON schema, after a change of their sources
+# make docs       build the documentation as a site in site/, which opens without a server; warnings are errors
 # make bench      run the benchmarks
 # make storm      kill and stop processes at random during sweeps, then check the results; STRIKES=200
 # make mutants    remove one mechanism at a time and check that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
@@ -21,7 +22,7 @@ PYTHON ?= $(firstword $(foreach name,python3.13 python3.12 python3.11 python3,$(
 
 # Use the machine's MPI if there is one; otherwise install Open MPI as a wheel.
 comma     := ,
-EXTRAS     = test,lint$(if $(shell command -v mpirun 2>/dev/null),,$(comma)mpi)
+EXTRAS     = test,lint,docs$(if $(shell command -v mpirun 2>/dev/null),,$(comma)mpi)
 
 ifeq ($(VENV),none)
 BIN   :=
@@ -41,7 +42,7 @@ STRIKES ?= 200
 SHARE  ?= 1/1
 FIGURES := loss_vs_batch_size total_time timeline
 
-.PHONY: all demo paper test test-long lint jobscripts reference gallery bench storm mutants clean help
+.PHONY: all docs demo paper test test-long lint jobscripts reference gallery bench storm mutants clean help
 all: $(READY)
 
 help:
@@ -92,6 +93,10 @@ reference: $(READY)
 gallery: $(READY)
 	$(PY) docs/draw_gallery.py
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 bench: $(READY)
 	$(PY) benchmarks/throughput.py
 	$(PY) benchmarks/events.py
@@ -110,4 +115,4 @@ mutants: $(READY)
 	$(PY) tests/mutation.py --jobs $(if $(filter-out 0,$(JOBS)),$(JOBS),1) $(if $(ONLY),--only $(ONLY),--share $(SHARE)) $(if $(WITHIN),--within $(WITHIN))
 
 clean:
-	rm -rf demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf demo site build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

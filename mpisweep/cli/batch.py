@@ -42,6 +42,9 @@ from mpisweep.spec.catalogue import is_workload
 
 __all__ = ["add_commands"]
 
+#: Endings of file names that are scripts and not results.
+_SCRIPTS = (".sh", ".bash", ".pbs", ".slurm", ".job", ".sbatch")
+
 
 def add_commands(commands: Commands) -> None:
     """Register the commands."""
@@ -152,6 +155,11 @@ def _jobscript(options: argparse.Namespace) -> int:
         return _check_script(options)
     spec = read_spec(options)
     results = results_path(options, spec)
+    if results.suffix in _SCRIPTS:
+        raise SiteError(
+            f"-o {options.output}: -o names the results file; the script is printed, "
+            f"and `> {options.output}` saves it"
+        )
     site, job = _plan(options, spec)
     payload = _payload(options, spec, results)
     if site.system.marker and (invisible := _why_invisible(site, spec, results, payload.venv)):
