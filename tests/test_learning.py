@@ -13,6 +13,8 @@ import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.samplers._tpe import _truncnorm
+from scipy.special import log_ndtr
 from test_reliability import ended, ranks_by_number, stderr_of
 from test_run import start
 from waiting import wait_for
@@ -484,6 +486,14 @@ def test_a_sampler_that_is_told_its_space_proposes_what_optuna_s_own_does():
             study.tell(trial, (trial.params["x"] - 0.3) ** 2 + trial.params["n"])
         found.append([trial.params for trial in study.trials])
     assert found[0] == found[1]
+
+
+def test_the_normal_distribution_that_tpe_uses_is_optuna_s_own():
+    assert _truncnorm._log_ndtr is log_ndtr, "proposals do not wait for a loop over values"
+    values = np.concatenate([np.linspace(-60, 9, 5000), [-20.0, -1.0, 0.0, 6.0]])
+    own = [_truncnorm._log_ndtr_single(value) for value in values.tolist()]
+    assert _truncnorm._log_ndtr(values) == pytest.approx(own, rel=1e-12, abs=1e-15)
+    assert _truncnorm._log_ndtr(np.array([-np.inf])) == -np.inf
 
 
 def test_tpe_takes_the_best_candidate_that_is_new_and_does_not_repeat_itself():
