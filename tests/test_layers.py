@@ -470,6 +470,7 @@ ONE_IMPORTER = {
     "scipy": {
         "results/criticality.py",
         "search/racing.py",
+        "search/samplers.py",
         "search/sobol.py",
         *(f"statistics/{name}.py" for name in ("best_set", "means", "noise", "trend")),
     },
