@@ -64,8 +64,8 @@ def importance(sweep: Sweep, metric: str | None = None, method: str = METHODS[0]
     shown = of_state(sweep.trials, TrialState.COMPLETE) & np.isfinite(values)
     if shown.sum() < FEWEST:
         raise FigureError(
-            f"{sweep.path}: {int(shown.sum())} complete trials have a finite {name}; "
-            f"importances need {FEWEST}"
+            f"{sweep.path}: importances need {FEWEST} complete trials with a finite {name}; found "
+            f"{int(shown.sum())}"
         )
     columns = {}
     for one in varied_parameters(sweep):

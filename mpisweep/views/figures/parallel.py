@@ -48,6 +48,8 @@ __all__ = ["draw_parallel"]
 
 #: Lines that are drawn of each kind of end; of more, so many that lie evenly among them.
 _LINES = 3000
+#: Most values of a parameter that have a tick each.
+_VALUES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,10 +227,14 @@ def _scaled(where: Floats, known: Floats, *, is_ratio: bool) -> tuple[Floats, li
     first, last = float(bend(low)), float(bend(high))
     with np.errstate(invalid="ignore", divide="ignore"):
         place: Floats = (bend(where) - first) / (last - first)
-    ticks = [
-        ((float(bend(value)) - first) / (last - first), text)
-        for value, text in round_ticks(low, high, is_ratio=is_ratio)
-    ]
+    distinct = np.unique(known)
+    round_ones = (
+        # A few values, such as powers of two, are their own ticks.
+        [(value, tick_text(float(f"{value:.4g}"))) for value in distinct.tolist()]
+        if len(distinct) <= _VALUES
+        else round_ticks(low, high, is_ratio=is_ratio)
+    )
+    ticks = [((float(bend(value)) - first) / (last - first), text) for value, text in round_ones]
     return place, ticks
 
 

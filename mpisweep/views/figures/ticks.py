@@ -281,6 +281,10 @@ def ticks_on(axes: Axes, which: Which, scale: Scale, *, whole: bool = False) -> 
         case "linear":
             set_scale("linear")
             axis.set_major_locator(MaxNLocator(nbins="auto", steps=_ROUND, integer=whole, min_n_ticks=2))
+            low, high = axis.get_data_interval()
+            if whole and low == high:
+                # Around a single whole number there is no room for another one by default.
+                (axes.set_xlim if which == "x" else axes.set_ylim)(low - 1, high + 1)
         case "binary":
             set_scale("linear")
             axis.set_major_locator(_BinaryLocator())

@@ -197,7 +197,8 @@ def _said(total: TotalTime) -> str:
     busy = f"workers busy {share:.0f}%" if share >= 1 else "workers busy below 1%"
     if total.speedup >= 1:
         return f"{total.speedup:.3g}x faster than one by one, {busy}"
+    allocations = "allocation" if total.allocations == 1 else "allocations"
     return (
-        f"the trials took {duration_text(total.trials_s)} in all, less than the start and end of the "
-        f"{'allocation' if total.allocations == 1 else 'allocations'}"
+        f"the trials took {duration_text(total.trials_s)} in all, the {allocations} "
+        f"{duration_text(total.wall_s)}, {busy}"
     )

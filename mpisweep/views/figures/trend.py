@@ -60,8 +60,8 @@ def draw_trend_of(
     )
     if trend is None:
         raise FigureError(
-            f"{sweep.path}: {len(np.unique(x))} values of {parameter} have a finite {name}; a trend needs "
-            f"{FEWEST}"
+            f"{sweep.path}: a trend needs a finite {name} at {FEWEST} values of {parameter}; found "
+            f"{len(np.unique(x))}"
         )
     with mpl.rc_context(style_of(width)):
         figure = SweepFigure(width)

@@ -61,8 +61,8 @@ class Utilisation:
 def utilisation(sweep: Sweep, parts: int = PARTS) -> Utilisation:
     """Compute what the workers did.
 
-    A slot is in *start-up* before its first trial, *between trials* after that, and has *no trial left* after
-    its last one, until its run has ended.
+    A slot is in *start-up* from its run's start to its first trial, *between trials* after that, and has
+    *no trial left* from the end of its last one until its run has ended.
 
     Raises:
         FigureError: if no attempt has ended.
@@ -131,10 +131,11 @@ def _offsets(sweep: Sweep) -> NDArray[np.int64]:
 
 
 def _presence(sweep: Sweep, first: float, last: float) -> tuple[Floats, Floats]:
-    """When each slot's worker joined and left."""
+    """When each slot's run began and its worker left."""
     workers = sweep.workers
     started, closed = sweep.spans[workers["allocation"]].T if len(workers) else (np.empty(0), np.empty(0))
-    joined = np.where(np.isfinite(workers["joined_at"]), workers["joined_at"], started)
+    # What a worker needs until it joins is start-up too.
+    joined = np.where(np.isfinite(started), started, workers["joined_at"])
     left = np.where(np.isfinite(workers["left_at"]), workers["left_at"], closed)
     joined, left = np.nan_to_num(joined, nan=first), np.nan_to_num(left, nan=last)
     slots = np.maximum(workers["slots"], 1)
