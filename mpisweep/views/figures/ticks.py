@@ -225,7 +225,8 @@ def parameter_axis(
     declared = any(one.name == name and getattr(one, "log", False) for one in sweep.spec.space.parameters)
     known = values[np.isfinite(values)]
     is_ratio = len(known) > 0 and bool(known.min() > 0) and (declared or is_logarithmic(known))
-    ticks_on(axes, which, scale_of(known, is_ratio=is_ratio), whole=_is_whole(known))
+    whole = bool(np.all(known == np.round(known)))
+    ticks_on(axes, which, scale_of(known, is_ratio=is_ratio), whole=whole)
 
 
 def name_axis(axes: Axes, which: Which, text: str, names: Sequence[str], *, may_turn: bool = True) -> None:
@@ -298,10 +299,6 @@ def ticks_on(axes: Axes, which: Which, scale: Scale, *, whole: bool = False) -> 
             axes.minorticks_off()
     axis.set_major_formatter(_RatioText() if scale == "log" else FuncFormatter(tick_text))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _is_whole(values: Floats) -> bool:
-    return bool(np.all(values == np.round(values)))
 
 
 # ------------------------------------------------------------------------------ labels that do not overlap
