@@ -310,15 +310,13 @@ def finish(figure: SweepFigure) -> None:
     for axes in figure.axes:
         _break_labels(axes)
     figure.draw_without_rendering()
-    changed = [_mend(figure, axes.xaxis, is_x=True) for axes in figure.axes if axes.axison]
-    changed += [_mend(figure, axes.yaxis, is_x=False) for axes in figure.axes if axes.axison]
-    if any(changed):
+    shown = [axes for axes in figure.axes if axes.axison]
+    axis_of = [(a.xaxis, True) for a in shown] + [(a.yaxis, False) for a in shown]
+    if sum(_mend(figure, axis, is_x=is_x) for axis, is_x in axis_of):
         # What was turned or left out changes the room of the axes, which changes the ticks.
         figure.draw_without_rendering()
-        for axes in figure.axes:
-            for axis, is_x in ((axes.xaxis, True), (axes.yaxis, False)):
-                if axes.axison:
-                    _mend(figure, axis, is_x=is_x)
+        for axis, is_x in axis_of:
+            _mend(figure, axis, is_x=is_x)
 
 
 def _break_labels(axes: Axes) -> None:
