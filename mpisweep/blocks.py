@@ -23,6 +23,7 @@ Who writes what::
     UnfinishedBlock master   attempts that ended without giving their trial an end
     LeftRecord      master   a worker left
     QuarantineRecord master  a device gets no more trials, or gets trials again
+    RequestRecord   master   a user's request, and what it did
     ClosedRecord    master   the run closed in order
 """
 
@@ -35,14 +36,14 @@ from array import array
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from mpisweep.records import Value
 
 __all__ = [
     "AssignedBlock", "BlockError", "CheckedRecord", "ClosedRecord", "Curve", "EndedBlock", "ImportedBlock",
     "InfeasibleBlock", "JoinedRecord", "LeftRecord", "QuarantineRecord", "Record", "ReportBlock",
-    "RunRecord", "TrialsBlock", "UnfinishedBlock", "decode", "encode",
+    "RequestRecord", "RunRecord", "TrialsBlock", "UnfinishedBlock", "decode", "encode",
 ]  # fmt: skip
 
 
@@ -270,6 +271,30 @@ class QuarantineRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """A user's request and all that it did; one record, so that it is applied whole and once."""
+
+    kind: ClassVar[str] = "request"
+
+    #: Its name, by which a later record of the same request is ignored.
+    request: str
+    #: A :class:`~mpisweep.records.RequestKind` value.
+    what: str
+    by: str
+    asked_at: float
+    applied_at: float
+    #: The trials to which it was applied, and the last attempt of each.
+    numbers: list[int]
+    attempts: list[int]
+    #: To which trials it was not applied, and why; empty for none.
+    refused: str = ""
+    #: Of an addition: as in a TrialsBlock.
+    parameters: dict[str, ColumnValues] = field(default_factory=dict)
+    configurations: list[int] = field(default_factory=list)
+    repeats: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class ClosedRecord:
     """The orderly end of a run; ``why`` is an EndReason value."""
 
@@ -292,27 +317,11 @@ Record = (
     | UnfinishedBlock
     | LeftRecord
     | QuarantineRecord
+    | RequestRecord
     | ClosedRecord
 )
 
-_TYPES: dict[str, type[Any]] = {
-    record.kind: record
-    for record in (
-        RunRecord,
-        ImportedBlock,
-        TrialsBlock,
-        JoinedRecord,
-        CheckedRecord,
-        AssignedBlock,
-        EndedBlock,
-        InfeasibleBlock,
-        ReportBlock,
-        UnfinishedBlock,
-        LeftRecord,
-        QuarantineRecord,
-        ClosedRecord,
-    )
-}
+_TYPES: dict[str, type[Any]] = {made.kind: made for made in get_args(Record)}
 _FIELDS: dict[str, tuple[str, ...]] = {kind: tuple(made.__slots__) for kind, made in _TYPES.items()}
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
 

@@ -65,6 +65,7 @@ class Progress:
     others: dict[str, float] = field(default_factory=dict)
     #: Number of trials on the front of several objectives.
     front: int = 0
+    skipped: int = 0
 
 
 class ProgressSink(Protocol):
@@ -160,6 +161,8 @@ def facts_of(progress: Progress) -> Iterator[tuple[str, str]]:
         yield f"{progress.failed} failed", "red"
     if progress.infeasible:
         yield f"{progress.infeasible} infeasible", ""
+    if progress.skipped:
+        yield f"{progress.skipped} skipped", ""
     if progress.rate > 0:
         yield f"{progress.rate:,.1f}/s" if progress.rate >= 1 else f"{60 * progress.rate:.1f}/min", ""
     if progress.left_s is not None and progress.ended < progress.total:

@@ -6,7 +6,7 @@ Times of day are Unix seconds (UTC); durations are seconds of a monotonic clock 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ __all__ = [
     "Direction",
     "EndReason",
     "FailureCause",
+    "Request",
+    "RequestKind",
     "Slot",
     "TrialState",
     "Value",
@@ -32,7 +34,7 @@ Value = int | float | str | bool
 
 
 class TrialState(IntEnum):
-    """State of a trial; the last four are ends.  The results file uses the same numbers."""
+    """State of a trial; the last five are ends.  The results file uses the same numbers."""
 
     WAITING = 0
     RUNNING = 1
@@ -40,6 +42,8 @@ class TrialState(IntEnum):
     PRUNED = 3
     FAILED = 4
     INFEASIBLE = 5
+    #: A user asked that it should not run; a retry undoes that.
+    SKIPPED = 6
 
     @property
     def is_end(self) -> bool:
@@ -152,6 +156,37 @@ class EndReason(StrEnum):
     def is_passing(self) -> bool:
         """Whether the launcher starts the ranks again, because the missing workers may be back then."""
         return self in (EndReason.NO_WORKERS, EndReason.TOO_FEW)
+
+
+class RequestKind(StrEnum):
+    """What a user asks of a sweep that exists; the word is that of the command."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+    FIRST = "first"
+    ADD = "add"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of a user; see :mod:`mpisweep.results.requests`.
+
+    Attributes:
+        name: unique, and later requests have larger names.
+        trials: number of each trial, and its last attempt when the user asked.  A retry of another attempt
+            than the last one does nothing, so that the same request twice is one retry.
+        configurations: of an addition: the searched parameters of each.
+        asked_at: in seconds since 1970.
+        by: who asked, and where.
+    """
+
+    name: str
+    kind: RequestKind
+    trials: tuple[tuple[int, int], ...] = ()
+    configurations: tuple[dict[str, Value], ...] = field(default=(), hash=False)
+    asked_at: float = 0.0
+    by: str = ""
 
 
 class Direction(StrEnum):

@@ -18,7 +18,7 @@ SPLIT_PACKAGES = {"scheduling", "scheduling.rules", "processes", "results"}
 #: The scheduler's rules, in an order in which each imports only those before it.
 RULES = (
     "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "learning", "pruning",
-    "withholding", "blame", "several_ranks", "ends", "losses", "workers",
+    "withholding", "blame", "several_ranks", "ends", "losses", "workers", "requests",
 )  # fmt: skip
 
 #: Unit -> units it may import from; a unit is a module or a subpackage.
@@ -42,6 +42,7 @@ ALLOWED = {
     "scheduling.regression": {"records"},
     "scheduling.durations": {"scheduling.regression", "records"},
     "scheduling.trials": {"records"},
+    "scheduling.refusals": {"records"},
     "scheduling.slots": {"scheduling.ranking", "records"},
     "scheduling.proposals": set(),
     "scheduling.memory": {"search", "blocks", "records"},
@@ -84,6 +85,7 @@ ALLOWED = {
                     "events",
                     "leasing",
                     "proposals",
+                    "refusals",
                     "teams",
                     "timetable",
                     "trials",
@@ -172,7 +174,10 @@ ALLOWED = {
     "results.runs": {"results.journal", "results"},
     "results.claim": {"results.holder", "results.runs", "results.journal"},
     "results.state": {"results.columns", "results.reports", "blocks", "records"},
+    "results.requested": {"results.state", "blocks", "records"},
+    "results.requests": {"results.syncing", "results", "records"},
     "results.replay": {
+        "results.requested",
         "results.state",
         "results.journal",
         "results.columns",
@@ -336,6 +341,8 @@ ALLOWED = {
                 "journal",
                 "merged",
                 "reports",
+                "requested",
+                "requests",
                 "runs",
                 "shares",
                 "state",
@@ -392,6 +399,7 @@ ALLOWED = {
                 "load",
                 "occupancy",
                 "pairing",
+                "requests",
                 "shares",
                 "tradeoff",
                 "trial_table",
@@ -405,7 +413,10 @@ ALLOWED = {
     },
     "drafting": {"plugins", "records", "spec"},
     "cli": {
-        *(f"results.{below}" for below in ("holder", "journal", "load", "pairing", "repair", "shares")),
+        *(
+            f"results.{below}"
+            for below in ("holder", "journal", "load", "pairing", "repair", "requests", "shares")
+        ),
         "rank",
         "master",
         "views",

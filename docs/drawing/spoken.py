@@ -29,6 +29,7 @@ LAUNCHER, RANK, MASTER, WORKER = "launcher", "MPI ranks", "master", "worker"
 FORKS, TRIAL, SNAPSHOTS, LEASES = "fork server", "trial process", "snapshot process", "lease agent"
 SEARCH, IMPORTS, PRUNER = "search process", "import process", "pruner process"
 STOP, REPAIR = "`mpisweep stop`", "`mpisweep repair`"
+REQUESTS = "`mpisweep retry`, `skip`, `first` and `add`"
 
 #: The functions that name a place, or write or move the results file, and who changes something by them.
 WRITERS = (
@@ -49,6 +50,8 @@ WRITERS = (
     Writer(MASTER, "stop_file", "rank"),
     Writer(LEASES, "stop_file", "results.shares.lease_agent"),
     Writer(STOP, "stop_file", "cli.stop"),
+    Writer(REQUESTS, "requests_folder", "results.requests"),
+    Writer(MASTER, "requests_folder", "results.requests"),
     *(
         Writer(REPAIR, function, "results.repair")
         for function in ("close_with", "journal_folder", "shares_folder", "damaged_folder")

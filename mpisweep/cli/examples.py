@@ -154,6 +154,22 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "--chain complete",
         ),
     ),
+    "retry": (
+        _example("after a bug was fixed: all that failed", "mpisweep retry flow.h5 --failed"),
+        _example("two trials", "mpisweep retry flow.h5 3 17"),
+    ),
+    "skip": (
+        _example("do not run trial 12", "mpisweep skip flow.h5 12"),
+        _example("nor any of 400 to 699", "mpisweep skip flow.h5 400:699"),
+    ),
+    "first": (
+        _example("run these two next", "mpisweep first flow.h5 12 5"),
+        _example("then the first ten", "mpisweep first flow.h5 0:9"),
+    ),
+    "add": (
+        _example("larger batch sizes as well", "mpisweep add flow.h5 -p batch_size=701:1024"),
+        _example("one more point", "mpisweep add flow.h5 -p batch_size=2048"),
+    ),
     "stop": (
         _example("stop, and wait until all is on disk", "mpisweep stop flow.h5"),
         _example("only request it", "mpisweep stop flow.h5 --no-wait"),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpisweep.batch.chain import Standing
 from mpisweep.batch.watchdog import RunEnd
-from mpisweep.records import EndReason, TrialState
+from mpisweep.records import EndReason, RequestKind, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 
 if TYPE_CHECKING:
@@ -168,8 +168,23 @@ def standing(path: Path) -> Standing:
         # The search was stopped before it had proposed all its trials.
         trials += 1
     over = next((end for end in EndReason if end == last and (end.exit_code == 4 or end.is_rule)), None)
+    if asked := _trials_asked_for(sweep):
+        # A retry or more points; the next run has something to do, however the last one has ended.
+        return Standing(ended, trials + asked)
     why = "" if over is None else str(over) if over.is_rule else f"the last run cannot be resumed: {over}"
     return Standing(ended, trials, why)
+
+
+def _trials_asked_for(sweep: Sweep) -> int:
+    """Number of trials that requests ask for and that no run has taken."""
+    from mpisweep.results.requests import read_requests
+
+    try:
+        requests, _ = read_requests(sweep.path, set(map(str, sweep.requests["request"])))
+    except OSError:
+        return 0
+    opening = [one for one in requests if one.kind in (RequestKind.RETRY, RequestKind.ADD)]
+    return sum(len(one.trials) + len(one.configurations) for one in opening)
 
 
 def closings(path: Path) -> list[float]:

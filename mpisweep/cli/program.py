@@ -29,7 +29,8 @@ __all__ = ["main", "make_parser"]
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 #: The commands in `mpisweep --help`.
 _GROUPS = {
-    "write and run a sweep": ("init", "check", "run", "stop"),
+    "write and run a sweep": ("init", "check", "run"),
+    "change a sweep that exists, also while it runs": ("retry", "skip", "first", "add", "stop"),
     "look at a sweep, also while it runs": (
         "status",
         "watch",
@@ -55,6 +56,7 @@ _MODULES = {
     "mend": ("replay", "repair"),
     "lists": ("sites", "options"),
     "batch": ("jobscript", "submit"),
+    "requests": ("retry", "skip", "first", "add"),
     "stop": ("stop",),
     "shell": ("completion",),
 }

@@ -16,6 +16,8 @@ from mpisweep.blocks import (
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.outbox import Outbox
 from mpisweep.master.prune_client import PruneClient
+from mpisweep.master.request_watch import RequestWatch
+from mpisweep.master.requesting import RequestDesk
 from mpisweep.master.roster import Roster
 from mpisweep.master.search_client import SearchClient
 from mpisweep.master.standing import Standing
@@ -26,6 +28,7 @@ from mpisweep.scheduling.decisions import (
     Abandon,
     AddRepeats,
     AddTrials,
+    ApplyRequest,
     Assign,
     Commit,
     Decision,
@@ -40,6 +43,7 @@ from mpisweep.scheduling.decisions import (
 )
 from mpisweep.scheduling.events import Event, TrialsEnded
 from mpisweep.search.numbering import Trials
+from mpisweep.spec import Spec
 
 __all__ = ["Effects"]
 
@@ -59,6 +63,11 @@ class Effects:
         lease_client: leases trials of a shared sweep; None if it is not shared.
         search_client: asks a learning search for proposals; None for other searches.
         prune_client: has running trials judged; None if none is pruned.
+        spec: the sweep file.
+        request_watch: reads users' requests; None if this run takes none.
+
+    Attributes:
+        desk: records users' requests.
     """
 
     def __init__(
@@ -72,6 +81,8 @@ class Effects:
         lease_client: LeaseClient | None,
         search_client: SearchClient | None,
         prune_client: PruneClient | None,
+        spec: Spec,
+        request_watch: RequestWatch | None,
     ) -> None:
         self._trials = trials
         self._journal = journal
@@ -82,6 +93,7 @@ class Effects:
         self._lease_client = lease_client
         self._search_client = search_client
         self._prune_client = prune_client
+        self.desk = RequestDesk(spec, trials, request_watch, self.append, search_client)
         #: Token of the last record.
         self.last_token = 0
 
@@ -122,6 +134,8 @@ class Effects:
             case AddRepeats(numbers, configurations, repeats):
                 self._trials.repeat(configurations, repeats)
                 self.append(encode(self._trials.block(numbers)))
+            case ApplyRequest():
+                self.desk.apply(decision)
             case Propose(count):
                 assert self._search_client is not None
                 self._search_client.propose(count)

@@ -17,7 +17,8 @@ from mpisweep.records import EXCLUDED, AttemptEnd, Objective, Slot, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Damage
-from mpisweep.results.state import SweepState
+from mpisweep.results.requested import attempts_since, first_trials
+from mpisweep.results.state import SweepState, retried_attempts
 from mpisweep.results.stopping import stopping_of
 from mpisweep.results.storing import read_here
 from mpisweep.scheduling.durations import DurationModel, work_from_names
@@ -50,6 +51,7 @@ class KnownSweep(Known):
 
     #: Segment -> offset up to which it was read.
     covered: dict[str, int] = field(default_factory=dict)
+    #: Without the attempts before a user's retry.
     attempts_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     ranks_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     workers_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -67,6 +69,11 @@ class KnownSweep(Known):
     end_order: Sequence[int] = ()
     #: Trials known from elsewhere.
     imported: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    #: Users' requests that were applied: their names, retried trial -> its last attempt before, and the
+    #: trials to run first, in this order.
+    requests: Sequence[str] = ()
+    retried: Mapping[int, int] = field(default_factory=dict)
+    first: Sequence[int] = ()
     #: Per trial, the step of its last report if it was pruned; -1 for others.
     pruned_at: Sequence[int] = ()
     #: Infeasible trials that need too much memory.
@@ -189,12 +196,14 @@ class KnownSweep(Known):
                 yield number, *where, evidence
 
     def not_fresh(self) -> set[int]:
-        """Unended trials that ran out of memory in a process that was not fresh."""
+        """Unended trials that need a fresh process.
+
+        They ran out of memory in a process that was not fresh, or a user retries them.
+        """
         attempts = self.attempts_table
         tried = zip(attempts["trial"], attempts["end"], strict=True)
-        return {
-            n for n, end in tried if end == AttemptEnd.NOT_FRESH and not TrialState(self.states[n]).is_end
-        }
+        found = {n for n, end in tried if end == AttemptEnd.NOT_FRESH} | self.retried.keys()
+        return {n for n in found if not TrialState(self.states[n]).is_end}
 
     def losses(self, launch: str) -> dict[int, int]:
         """Trial -> number of workers lost with it under one launch."""
@@ -246,20 +255,16 @@ def known_trials(
     recorded = spec
     if state.spec:
         recorded = parse_spec(state.spec, source=state.source, folder=spec.folder, is_recorded=True)
-    differences = spec.differences(recorded)
-    if differences:
+    if differences := spec.differences(recorded):
         raise ResultsError(describe_differences(path, differences))
     complete = [n for n, s in enumerate(state.trials["state"]) if s == TrialState.COMPLETE]
-    has_rules = spec.stop.is_set
+    has_rules, retried = spec.stop.is_set, retried_attempts(state.requests)
     return KnownSweep(
-        state.parameters,
-        state.trials["state"],
-        state.trials["attempt"],
-        state.baseline,
+        state.parameters, state.trials["state"], state.trials["attempt"], state.baseline,
         configurations=state.trials["configuration"],
         repeats=state.trials["repeat"],
         covered=state.covered,
-        attempts_table=state.attempts,
+        attempts_table=attempts_since(state, retried),
         ranks_table=state.ranks,
         workers_table=state.workers,
         allocations_table=state.allocations,
@@ -268,6 +273,9 @@ def known_trials(
         objectives=[state.metrics.get(one.name) or [math.nan] * state.count for one in spec.objectives],
         proposed_after={n: ends for n, ends in enumerate(state.trials["proposed_after"]) if ends >= 0},
         imported=state.imported,
+        requests=state.requests["request"],
+        retried=retried,
+        first=first_trials(state),
         end_order=state.trials["end_order"],
         pruned_at=state.trials["pruned_at"],
         too_large=frozenset(
@@ -279,7 +287,7 @@ def known_trials(
         rules=stopping_of(spec, state, recorded=recorded) if has_rules else None,
         rules_within_run=stopping_of(spec, state, now=time.time()) if has_rules else None,
         measured=(complete, [state.trials["wall_time"][number] for number in complete]),
-    )
+    )  # fmt: skip
 
 
 def describe_differences(path: Path, differences: list[str]) -> str:

@@ -28,6 +28,7 @@ from mpisweep.master.inbox import Inbox
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.outbox import Outbox
 from mpisweep.master.prune_client import PruneClient
+from mpisweep.master.request_watch import RequestWatch
 from mpisweep.master.roster import Roster
 from mpisweep.master.search_client import SearchClient
 from mpisweep.master.side_events import SideEvents
@@ -80,6 +81,7 @@ class Master:
         lease_client: gets trials of a split sweep; None if this run has the sweep alone.
         search_client: asks a learning search for proposals; None for other searches.
         prune_client: has running trials judged; None if none is pruned.
+        request_watch: reads users' requests; None if this run takes none.
 
     Attributes:
         fenced: set once a later master or another run has taken over the sweep.
@@ -107,9 +109,9 @@ class Master:
         lease_client: LeaseClient | None = None,
         search_client: SearchClient | None = None,
         prune_client: PruneClient | None = None,
+        request_watch: RequestWatch | None = None,
     ) -> None:
-        self._spec = spec
-        self._journal = journal
+        self._spec, self._journal = spec, journal
         self._snapshotter = snapshotter
         self._vigil = vigil
         self._is_shared = lease_client is not None
@@ -126,7 +128,7 @@ class Master:
         self._standing = Standing(spec, trials, scheduler, best, measures, now)
         self._effects = Effects(
             trials, journal, self._outbox, send, self._roster, self._standing, lease_client, search_client,
-            prune_client,
+            prune_client, spec, request_watch,
         )  # fmt: skip
         self._disk = DiskWatch(journal, spec.limits.disk_s)
         self._closing = Closing(
@@ -155,6 +157,10 @@ class Master:
         """Descriptors that are readable when there is something to do."""
         others = [self._snapshotter.fileno(), *self._side_events.files()]
         return [self._journal.fileno(), *others] if self._closing.journal_open else others
+
+    def begin(self, now: float) -> None:
+        """Take the requests that users have made before: without them the sweep may be complete."""
+        self._take_requests(now)
 
     def on_messages(self, rank: int, messages: Sequence[ToMaster], now: float) -> None:
         """Take messages of a worker, in order."""
@@ -202,6 +208,7 @@ class Master:
             if self._closing.journal_open and self._disk.check(now):
                 self._closing.give_up_disk()
             self._look_at_vigil(now)
+            self._take_requests(now)
             self._side_events.keep_time(now)
         if self._closing.stage is Stage.RUNNING:
             self._snapshot(now)
@@ -220,12 +227,20 @@ class Master:
         synced = self._journal.synced
         if not self._is_sole(self._clock()):
             synced = -1
+        if self._effects.desk.release(synced):
+            self._vigil.hurry()
         return self._outbox.release(written, synced)
 
     def _is_sole(self, now: float) -> bool:
         """Whether no other rank can have taken over yet: a successor will find what is on disk."""
         confirmed_at = self._vigil.confirmed_at
         return confirmed_at >= self._confirm_after and now - confirmed_at <= self._vigil.lease_s
+
+    def _take_requests(self, now: float) -> None:
+        # Those that come later are for the next run.
+        requests = self._effects.desk.take() if self._closing.stage is Stage.RUNNING else None
+        if requests is not None:
+            self._steering.handle(requests, now)
 
     def _snapshot(self, now: float) -> None:
         """Ask for a snapshot if there is something new and the last one is long enough ago."""
@@ -247,6 +262,8 @@ class Master:
         if vigil.stop_seen:
             vigil.stop_seen = False
             log.info("stop requested (the stop file exists)")
+            if self._closing.stage is Stage.RUNNING and not self._is_shared:
+                self._effects.desk.note_stop()
             self._steering.request_stop(EndReason.REQUEST, now)
         # If the other members have ended a split sweep, the lease agent says so.
         if self._closing.stage not in (Stage.CLAIM, Stage.OVER) and not self._is_shared:

@@ -29,6 +29,7 @@ from mpisweep.master.importing import known_imports
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
 from mpisweep.master.leading import Mastership, RunEndedError
+from mpisweep.master.request_watch import RequestWatch
 from mpisweep.master.searching import (
     LearningPast,
     learning_past,
@@ -86,6 +87,8 @@ class Opened:
     share: Share | None = None
     #: The learning search; None for any other.
     learning: LearningPast | None = None
+    #: Users' requests; None if this run takes none, because the sweep is split.
+    requests: RequestWatch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,15 @@ def open_sweep(
     before = past.before
     best = before.best(spec.objectives) if before else BestSoFar(spec.objectives)
     measures = spec.measures or (before is not None and before.has_metrics)
-    return Opened(path, trials, best, measures, scheduler, journal, claim, stop, share, learning)
+    requests = _requests(path, claim, past.known) if share is None else None
+    return Opened(path, trials, best, measures, scheduler, journal, claim, stop, share, learning, requests)
+
+
+def _requests(path: Path, claim: Claim, known: KnownSweep | None) -> RequestWatch:
+    """The requests that users have made and that no run has applied."""
+    watch = RequestWatch(path, claim.token, known.requests if known else ())
+    watch.look()
+    return watch
 
 
 def _told(sampler: Sampler, past: _Past) -> Container[int]:
@@ -303,6 +314,8 @@ def _scheduler(
         proposals=proposals,
         race=make_race(spec, trials, known),
         fresh=known.not_fresh() if known else (),
+        retried=known.retried if known else None,
+        first=known.first if known else (),
         fresh_process=spec.fresh_process,
         # A rank that was declared dead may come back.
         patience_s=_PATIENCE_SILENCES * spec.limits.silence_s,

@@ -47,13 +47,14 @@ class Standing:
         self._best = best
         self._measures = measures
         self._started = now
-        self._ended_before = self._ended_count()
+        self._ended_here = 0
         self._failures_logged = 0
         #: Whether a message of a complete trial was logged.
         self._notice_logged = False
 
     def note(self, block: EndedBlock) -> None:
         """Note ended trials."""
+        self._ended_here += len(block.numbers)
         self._measures = self._measures or bool(block.metrics)
         columns = [block.metrics.get(objective.name) for objective in self._spec.objectives]
         if None not in columns:
@@ -73,16 +74,15 @@ class Standing:
         # Without the trials of other members.
         total = self._trials.count + self._scheduler.to_come - self._scheduler.elsewhere
         elapsed_s = now - self._started
-        infeasible = self._scheduler.count(TrialState.INFEASIBLE)
-        # Infeasible trials never ran, so they do not count in the rate.
-        rate = (ended - infeasible - self._ended_before) / elapsed_s if elapsed_s > 0 else 0.0
+        # Not by the counts: infeasible and skipped trials never ran, and retried ones wait again.
+        rate = self._ended_here / elapsed_s if elapsed_s > 0 else 0.0
         number = self._best.number
         return Progress(
             total=total,
             ended=ended,
             pruned=self._scheduler.count(TrialState.PRUNED),
             failed=self._scheduler.count(TrialState.FAILED),
-            infeasible=infeasible,
+            infeasible=self._scheduler.count(TrialState.INFEASIBLE),
             running=self._scheduler.running,
             elapsed_s=elapsed_s,
             rate=rate,
@@ -93,6 +93,7 @@ class Standing:
             best_parameters={} if number is None else self._searched(number),
             others=self._best.others,
             front=self._best.front,
+            skipped=self._scheduler.count(TrialState.SKIPPED),
         )
 
     def _searched(self, number: int) -> dict[str, Value]:

@@ -1,4 +1,4 @@
-"""A thread of the master that renews the claim and looks for a stop file.
+"""A thread of the master that renews the claim and looks for files of users.
 
 It sets attributes that the master reads, and decides nothing.  A disk that hangs blocks only this thread, and
 :attr:`Vigil.confirmed_at` shows since when.
@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from mpisweep.master.request_watch import RequestWatch
 from mpisweep.results.claim import Claim, FollowedError, RunOverError, remove_through
 from mpisweep.results.holder import STALE_S
 
@@ -27,6 +28,7 @@ class Vigil:
         claim: the claim.
         stop_file: a file that requests a stop when it appears; it is removed.
         silence_s: a master without a heartbeat for this long is replaced, in seconds.
+        requests: looks for users' requests; None if this run takes none.
 
     Attributes:
         confirmed_at: the last time, by the monotonic clock, at which the claim was held.
@@ -35,13 +37,17 @@ class Vigil:
         lease_s: how long the claim is certainly held after `confirmed_at`, in seconds.
     """
 
-    def __init__(self, claim: Claim, stop_file: Path, silence_s: float) -> None:
+    def __init__(
+        self, claim: Claim, stop_file: Path, silence_s: float, requests: RequestWatch | None = None
+    ) -> None:
         self._claim = claim
+        self._requests = requests
         self._stop_file = stop_file
         #: No rank takes over while the last heartbeat is younger than twice this; half is margin for clocks.
         self.lease_s = min(STALE_S, silence_s) / 2
         self._every_s = min(_EVERY_S, self.lease_s / 4)
-        self._end = threading.Event()
+        self._wake = threading.Event()
+        self._has_ended = False
         self.confirmed_at = time.monotonic()
         self.lost: RunOverError | FollowedError | None = None
         self.stop_seen = False
@@ -50,15 +56,26 @@ class Vigil:
 
     def end(self) -> None:
         """Stop the thread without waiting for it."""
-        self._end.set()
+        self._has_ended = True
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Have the thread look now."""
+        self._wake.set()
 
     def _run(self) -> None:
-        while not self._end.wait(self._every_s):
+        while True:
+            self._wake.wait(self._every_s)
+            self._wake.clear()
+            if self._has_ended:
+                return
             now = time.monotonic()
             try:
                 self._claim.beat()
                 self.confirmed_at = now
                 self._look_for_stop_file()
+                if self._requests is not None:
+                    self._requests.look()
             except (RunOverError, FollowedError) as error:
                 self.lost = error
                 return

@@ -195,6 +195,7 @@ class Office:
         if not isinstance(outcome, BaseException):
             self._become_master(outcome, now)
             assert self._master is not None
+            self._master.begin(now)
             for rank, missed in leading.kept:
                 if isinstance(missed, str):
                     self._master.on_lost(rank, missed, now)

@@ -159,7 +159,7 @@ class MasterSetup:
             scheduler=opened.scheduler,
             journal=opened.journal,
             snapshotter=snapshotter,
-            vigil=Vigil(opened.claim, stop_file(opened.path), self._spec.limits.silence_s),
+            vigil=Vigil(opened.claim, stop_file(opened.path), self._spec.limits.silence_s, opened.requests),
             send=self._transport.send,
             sink=self._options.sink,
             stop_at=None if opened.stop is None else opened.stop.stop_at,
@@ -169,6 +169,7 @@ class MasterSetup:
             lease_client=lease_client,
             search_client=search_client,
             prune_client=prune_client,
+            request_watch=opened.requests,
         )
 
 

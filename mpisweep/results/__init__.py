@@ -14,6 +14,7 @@ __all__ = [
     "damaged_folder",
     "journal_folder",
     "logs_folder",
+    "requests_folder",
     "shares_folder",
     "stop_file",
     "trials_folder",
@@ -60,6 +61,11 @@ def damaged_folder(path: Path) -> Path:
 def logs_folder(path: Path) -> Path:
     """The folder that keeps the output of failed trials, one file per rank."""
     return path.with_name(path.name + ".logs")
+
+
+def requests_folder(path: Path) -> Path:
+    """The folder of users' requests that no run has taken yet."""
+    return path.with_name(path.name + ".requests")
 
 
 def stop_file(path: Path) -> Path:

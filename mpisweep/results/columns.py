@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
@@ -22,10 +23,12 @@ __all__ = [
     "Column",
     "columns_of",
     "markdown",
+    "version_of",
 ]
 
 FORMAT = "mpisweep"
-FORMAT_VERSION = 1
+#: The newest version that is read.  A file without skipped trials has version 1, which earlier releases read.
+FORMAT_VERSION = 2
 
 #: The attribute of a parameter's column of which some entries are absent: NaN, or empty in a column of text.
 #: Its value is the type of the others: ``integer``, ``number``, ``boolean`` or ``string``.
@@ -161,6 +164,33 @@ COLUMNS: tuple[Column, ...] = (
     Column("imported", "configuration", "long text", "its searched parameters, as JSON", added=True),
     Column("imported", "objective", "number", "its objective", added=True),
     Column("imported", "wall_time", "number", "its duration; NaN if unknown", "s", added=True),
+    Column(
+        "requests",
+        "request",
+        "text",
+        "name of a user's request; names sort by the time at which it was made",
+        added=True,
+    ),
+    Column("requests", "what", "text", "retry, skip, first, add or stop", added=True),
+    Column("requests", "by", "text", "who made it, and on which host", added=True),
+    Column("requests", "asked_at", "number", "when it was made", _SINCE_1970, added=True),
+    Column("requests", "applied_at", "number", "when it was applied", _SINCE_1970, added=True),
+    Column("requests", "trials", "long text", "numbers of the trials that it changed, as JSON", added=True),
+    Column(
+        "requests",
+        "attempts",
+        "long text",
+        "last attempt of each of these trials at that time, as JSON",
+        added=True,
+    ),
+    Column(
+        "requests",
+        "failures",
+        "long text",
+        "of a retry: how each of these attempts had failed, as JSON",
+        added=True,
+    ),
+    Column("requests", "refused", "long text", "what was refused, and why; empty for nothing", added=True),
     Column("workers", "allocation", "integer", "row of /allocations"),
     Column("workers", "rank", "integer", "MPI rank"),
     Column("workers", "host", "text", "node"),
@@ -270,6 +300,11 @@ CURVE_COLUMNS: tuple[Column, ...] = (
     Column("curves", "offset", "integer", "entry n: where the reports of trial n begin"),
     Column("curves", "length", "integer", "entry n: number of reports of trial n"),
 )
+
+
+def version_of(states: Container[int]) -> int:
+    """The lowest format version that has all these states of trials."""
+    return FORMAT_VERSION if TrialState.SKIPPED in states else 1
 
 
 def columns_of(group: str) -> tuple[Column, ...]:

@@ -1,8 +1,8 @@
 """Replay: build the state of a sweep record by record.
 
 Replay is idempotent by (trial, attempt): a result that comes twice counts once, a result of an attempt that
-a later one replaced does not count, and a trial that has ended never changes.  Only reports would count
-twice; therefore the file states up to which offset of each segment it covers the journal.  Pure.
+a later one replaced does not count, and only a user's retry changes a trial that has ended.  Only reports
+would count twice; therefore the file states up to which offset of each segment it covers the journal.  Pure.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from mpisweep.blocks import (
     LeftRecord,
     QuarantineRecord,
     ReportBlock,
+    RequestRecord,
     RunRecord,
     TrialsBlock,
     UnfinishedBlock,
 )
-from mpisweep.records import AttemptEnd, TrialState, Value
+from mpisweep.records import AttemptEnd, RequestKind, TrialState, Value
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Entry
 from mpisweep.results.journal.segments import run_of
 from mpisweep.results.reports import KeptReports, Reports, lengths_of
+from mpisweep.results.requested import note_request
 from mpisweep.results.state import SweepState, Table
 
 __all__ = ["apply", "kept"]
@@ -41,8 +43,8 @@ _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
 _COMPLETE = int(TrialState.COMPLETE)
 _INFEASIBLE = int(TrialState.INFEASIBLE)
-#: Ends that never change.  INFEASIBLE is an inference; an observed result replaces it.
-_FINAL = frozenset(int(state) for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED))
+#: Ends that only a retry changes.  INFEASIBLE is an inference; an observed result replaces it.
+_FINAL = frozenset(int(state) for state in TrialState if state.is_end and state is not TrialState.INFEASIBLE)
 _NAN = math.nan
 
 
@@ -245,6 +247,9 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
         attempt = record.attempts[position]
         if trials["state"][number] in _FINAL or attempt < trials["attempt"][number]:
             continue
+        # A result that a retry has voided, and that is written again after a failed write.
+        if attempt <= state.retried.get(number, 0):
+            continue
         if attempt > trials["attempt"][number]:
             state.drop_reports(number)
         kept.append(position)
@@ -254,7 +259,7 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
         trials["worker"][number] = worker
         trials["started_at"][number] = started_at
         trials["wall_time"][number] = wall_time_s
-        _note_end(state, number)
+        state.note_end(number)
         energy_j = record.energy_j[position] if record.energy_j else None
         trials["device_energy"][number] = _NAN if energy_j is None else float(energy_j)
         trials["pruned_at"][number] = record.pruned_at[position] if record.pruned_at else -1
@@ -277,13 +282,6 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
             trials["message"][record.numbers[position]] = record.messages[position]
 
 
-def _note_end(state: SweepState, number: int) -> None:
-    """Give a trial its place in the order of ends, unless it has one."""
-    if state.trials["end_order"][number] < 0:
-        state.trials["end_order"][number] = state.ends
-        state.ends += 1
-
-
 def _credit(state: SweepState, worker: int, wall_time_s: float) -> None:
     """Add a finished trial, or a finished rank of one, to its worker's totals."""
     if worker >= 0:
@@ -301,7 +299,19 @@ def _on_infeasible(state: SweepState, record: InfeasibleBlock, run: int) -> None
             state.trials["state"][number] = new
             state.trials["message"][number] = record.why
             if record.why:
-                _note_end(state, number)
+                state.note_end(number)
+
+
+def _on_request(state: SweepState, record: RequestRecord, run: int) -> None:
+    """Apply a user's request, once."""
+    if record.request in state.requests["request"]:
+        return
+    if record.what == RequestKind.ADD:
+        added = TrialsBlock(
+            record.numbers, record.parameters, configurations=record.configurations, repeats=record.repeats
+        )
+        _on_trials(state, added, run)
+    note_request(state, record)
 
 
 def _on_unfinished(state: SweepState, record: UnfinishedBlock, run: int) -> None:
@@ -379,5 +389,6 @@ _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     EndedBlock: _on_ended,
     InfeasibleBlock: _on_infeasible,
     UnfinishedBlock: _on_unfinished,
+    RequestRecord: _on_request,
     ClosedRecord: _on_closed,
 }

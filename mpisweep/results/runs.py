@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -9,7 +10,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mpisweep.results import journal_folder
+from mpisweep.results import journal_folder, requests_folder
 from mpisweep.results.journal.segments import run_of, segments
 
 __all__ = ["last_run", "move_aside", "new_run_name", "run_name"]
@@ -59,6 +60,9 @@ def move_aside(path: Path, token: Path) -> Path | None:
         journal_folder(kept).mkdir()
         for name in old_segments:
             _move_through(token, folder / name, journal_folder(kept) / name)
+    # What was asked of the old sweep is not asked of the new one.
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(requests_folder(path), requests_folder(kept))
     if path.exists():
         _move_through(token, path, kept)
     log.info("moved %s to %s", path.name, kept.name)

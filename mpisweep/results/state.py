@@ -5,22 +5,23 @@ Tables are columns, plain lists with one entry per row; row *n* of the trials is
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mpisweep.blocks import Curve
-from mpisweep.records import AttemptEnd, FailureCause, TrialState, Value
+from mpisweep.records import AttemptEnd, FailureCause, RequestKind, TrialState, Value
 from mpisweep.results.columns import columns_of
 from mpisweep.results.reports import Curves
 
-__all__ = ["TABLE_FIELDS", "SweepState", "Table"]
+__all__ = ["TABLE_FIELDS", "SweepState", "Table", "numbers_in", "retried_attempts"]
 
 #: The fields of a SweepState without its curves.
 TABLE_FIELDS = (
     "spec", "source", "version", "state", "baseline", "environment", "trials", "parameters", "metrics",
-    "attempts", "ranks", "imported", "workers", "allocations", "covered",
+    "attempts", "ranks", "imported", "requests", "workers", "allocations", "covered",
 )  # fmt: skip
 Table = dict[str, list[Any]]
 _WAITING = int(TrialState.WAITING)
@@ -49,6 +50,8 @@ class SweepState:
     ranks: Table = field(default_factory=lambda: _empty("ranks"))
     #: Trials known from elsewhere, which have no number.
     imported: Table = field(default_factory=lambda: _empty("imported"))
+    #: What users asked for, in the order in which it was applied.
+    requests: Table = field(default_factory=lambda: _empty("requests"))
     workers: Table = field(default_factory=lambda: _empty("workers"))
     allocations: Table = field(default_factory=lambda: _empty("allocations"))
     #: Where the curves are.
@@ -69,6 +72,8 @@ class SweepState:
     worker_rows: dict[tuple[int, int], int] = field(default_factory=dict)
     #: (trial, attempt) -> row of the attempt.
     attempt_rows: dict[tuple[int, int], int] = field(default_factory=dict)
+    #: Retried trial -> the last attempt that a retry has voided.
+    retried: dict[int, int] = field(default_factory=dict)
     #: (trial, attempt) -> rows of its other ranks.
     rank_rows: dict[tuple[int, int], list[int]] = field(default_factory=dict)
 
@@ -83,6 +88,7 @@ class SweepState:
         r = self.ranks
         for row, key in enumerate(zip(r["trial"], r["attempt"], strict=True)):
             self.rank_rows.setdefault(key, []).append(row)
+        self.retried = retried_attempts(self.requests)
 
     def _number_configurations(self) -> None:
         """Number the configurations of a file that does not: equal parameters are repeats of one."""
@@ -171,6 +177,21 @@ class SweepState:
             if end == AttemptEnd.RUNNING:
                 ends[row] = int(AttemptEnd.LOST if row in begun else AttemptEnd.RECLAIMED)
 
+    def note_end(self, number: int) -> None:
+        """Give a trial its place in the order of ends, unless it has one."""
+        if self.trials["end_order"][number] < 0:
+            self.trials["end_order"][number] = self.ends
+            self.ends += 1
+
+    def reset(self, number: int) -> None:
+        """Let a trial wait again as if it had no end; its attempts and reports stay."""
+        trials, usual = self.trials, self.usual_row("trials")
+        for name in ("state", "cause", "message", "started_at", "wall_time", "device_energy", "pruned_at"):
+            trials[name][number] = usual[name]
+        trials["end_order"][number] = -1
+        for values in self.metrics.values():
+            values[number] = _NAN
+
     def drop_reports(self, number: int) -> None:
         """Drop a trial's reports, because a new attempt reports from the beginning."""
         self.curves.drop(number)
@@ -214,6 +235,25 @@ class SweepState:
         if name not in self.metrics:
             self.metrics[name] = [_NAN] * self.count
         return self.metrics[name]
+
+
+def retried_attempts(requests: Mapping[str, Sequence[Any]]) -> dict[int, int]:
+    """Retried trial -> the last attempt that a retry has voided."""
+    retried: dict[int, int] = {}
+    for what, trials, attempts in zip(*(requests[n] for n in ("what", "trials", "attempts")), strict=True):
+        if what == RequestKind.RETRY:
+            for number, attempt in zip(numbers_in(trials), numbers_in(attempts), strict=False):
+                retried[number] = max(attempt, retried.get(number, 0))
+    return retried
+
+
+def numbers_in(text: str) -> list[int]:
+    """The numbers in a column of JSON; none if it was lost to damage."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return [one for one in found if type(one) is int] if isinstance(found, list) else []
 
 
 #: Columns of the trials that are computed on writing or reading.

@@ -66,6 +66,11 @@ class SweepTables:
         return rows_of(self._state, "ranks")
 
     @property
+    def requests(self) -> Rows:
+        """One row per request of a user that was applied: retry, skip, first, add and stop."""
+        return rows_of(self._state, "requests")
+
+    @property
     def last_ranks(self) -> Rows:
         """The rows of :attr:`ranks` that belong to the last attempt of each trial."""
         ranks = self.ranks

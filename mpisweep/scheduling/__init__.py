@@ -21,6 +21,7 @@ memory          trials that are withheld until the memory frontier is known
 health          faulty devices, lost workers, and an error that all trials share
 leasing         the trials of a shared sweep that this run may start
 forecast        how long a sweep will take, for ``mpisweep check``
+refusals        which trials a user's request does not apply to, in words
 ranking         items ordered by a number that changes
 ==============  ==========================================================================
 """

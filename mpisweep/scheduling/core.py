@@ -7,11 +7,11 @@ The rules (:mod:`mpisweep.scheduling.rules`) are functions over the core and kee
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from mpisweep.records import EndReason, Slot
+from mpisweep.records import EndReason, Request, Slot
 from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.health import CommonError, Devices, Losses
 from mpisweep.scheduling.leasing import Supply
@@ -22,7 +22,7 @@ from mpisweep.scheduling.room import Room
 from mpisweep.scheduling.slots import Slots
 from mpisweep.scheduling.teams import TeamTrial
 from mpisweep.scheduling.timetable import Timetable
-from mpisweep.scheduling.trials import RUNNING, WAITING, TrialStates
+from mpisweep.scheduling.trials import INFEASIBLE, RUNNING, SKIPPED, WAITING, TrialStates
 from mpisweep.search.base import AddingSearch
 from mpisweep.search.ceiling import Ceiling
 from mpisweep.search.frontier import MemoryFrontier
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     # It imports scipy, which other sweeps do not need.
     from mpisweep.search.racing import Race
 
-__all__ = ["Core", "Policy", "Start"]
+__all__ = ["Core", "OpenRequest", "Policy", "Start"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,30 @@ class Policy:
     patience_s: float
 
 
+@dataclass(slots=True)
+class OpenRequest:
+    """A user's request that is not applied yet."""
+
+    request: Request
+    #: Of an addition: number of ranks that each configuration needs, and how often each is run.
+    widths: tuple[int, ...] = ()
+    repeats: int = 1
+    #: Slots whose unstarted trials were reclaimed for it.
+    reclaimed: set[Slot] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class Asked:
+    """What users have asked of the sweep."""
+
+    #: Retried trial -> its last attempt before: neither that one nor an earlier one counts any more.
+    retried: dict[int, int]
+    #: Requests that are not applied yet, in order.
+    requests: list[OpenRequest] = field(default_factory=list)
+    #: Waiting trials of the first of them, which no slot gets before it is applied.
+    held_back: dict[int, None] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """Trials and slots as a new master finds them; see the arguments of ``Scheduler``."""
@@ -59,6 +83,8 @@ class Start:
     losses: Mapping[int, int]
     teams: Mapping[int, Sequence[Slot]]
     fresh: Iterable[int]
+    retried: Mapping[int, int]
+    first: Sequence[int]
 
 
 class Core:
@@ -93,8 +119,7 @@ class Core:
         shared: bool,
         rules: Stopping | None,
     ) -> None:
-        self.policy, self.rules = policy, rules
-        self.model = model
+        self.policy, self.rules, self.model = policy, rules, model
         self.search, self.proposals, self.race = search, proposals, race
         #: Slots whose Hello has not arrived -> the trials that they hold according to the journal.
         self.away = {slot: dict(trials) for slot, trials in start.held.items()}
@@ -114,6 +139,8 @@ class Core:
             self.losses.note_assigned(list(trials))
         queued = [] if shared else self.memory.hold(waiting)
         self.waiting = Waiting(model, widths, queued, self.losses.suspects)
+        self.asked = Asked(dict(start.retried))
+        self.run_first(start.first)
         self.common_error, self.devices = CommonError(policy.same_failures), Devices()
         self.slots = Slots(self.devices.quarantined, self.memory.kinds, shared=shared)
         #: Running trials of several ranks.
@@ -136,8 +163,7 @@ class Core:
         self.too_few_since: float | None = None
         self.stopping: EndReason | None = None
         #: When the grace period of the running trials ends.
-        self.grace_over_at = inf
-        self.ended = False
+        self.grace_over_at, self.ended = inf, False
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -150,6 +176,14 @@ class Core:
     def running(self) -> int:
         """Number of slots that hold trials."""
         return self.slots.busy
+
+    # ------------------------------------------------------------------------------------- requests
+
+    def run_first(self, numbers: Sequence[int]) -> None:
+        """Have these trials run before all others, withheld ones included."""
+        withheld = [number for number in numbers if self.memory.take(number)]
+        self.waiting.prefer(numbers)
+        self.waiting.add(withheld)
 
     # ------------------------------------------------------------------------------------- invariants
 
@@ -172,7 +206,8 @@ class Core:
         waiting = {n for n, state in enumerate(self.trials.states) if state == WAITING}
         assert len(held) == len(set(held)), "a trial is held by two slots"
         assert set(held) | self.teams.keys() == running, "the running trials are not those that slots hold"
-        pending = [*self.waiting, *self.memory]
+        pending = [*self.waiting, *self.memory, *self.asked.held_back]
+        assert self.asked.requests or not self.asked.held_back, "a trial is held back for nothing"
         if self.supply is not None:
             pending += [number for number in range(self.total) if number in self.supply]
         assert len(pending) == len(set(pending)), "a trial waits twice"
@@ -181,5 +216,10 @@ class Core:
             for number, attempt in trials.items():
                 assert attempt == self.trials.attempts[number], f"trial {number} is held with an old attempt"
         assert not self.gone.keys() & self.slots.held.keys(), "an unusable slot is in use"
+        for number, attempt in self.asked.retried.items():
+            is_again = self.trials.states[number] == WAITING or self.trials.attempts[number] > attempt
+            assert is_again or self.trials.states[number] in (SKIPPED, INFEASIBLE), (
+                f"trial {number} has the end of an attempt that was retried"
+            )
         self.slots.check()
         self.trials.check()

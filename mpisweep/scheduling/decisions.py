@@ -5,7 +5,7 @@ The master carries them out in the order given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, EndReason, Slot, Value
@@ -14,6 +14,7 @@ __all__ = [
     "Abandon",
     "AddRepeats",
     "AddTrials",
+    "ApplyRequest",
     "Assign",
     "Commit",
     "Decision",
@@ -67,6 +68,23 @@ class AddRepeats:
     #: Number of each trial's configuration, and which repeat of it the trial is.
     configurations: list[int]
     repeats: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyRequest:
+    """Record a user's request and what it did; then nobody needs its file any more."""
+
+    #: Its name.
+    request: str
+    #: The trials that it changed or added, and their last attempts.
+    numbers: list[int]
+    attempts: list[int]
+    #: To which trials it was not applied, and why; empty for none.
+    refused: str = ""
+    #: The configurations that it adds, each run `repeats` times; the numbers go through all of them, repeat
+    #: by repeat.
+    configurations: list[dict[str, Value]] = field(default_factory=list)
+    repeats: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +175,7 @@ Decision = (
     | Commit
     | AddTrials
     | AddRepeats
+    | ApplyRequest
     | MarkInfeasible
     | GiveUp
     | Abandon

@@ -6,10 +6,10 @@ one that it last assigned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, EndReason, Slot, Value
+from mpisweep.records import AttemptEnd, EndReason, Request, Slot, Value
 
 __all__ = [
     "DeviceSuspected",
@@ -18,6 +18,7 @@ __all__ = [
     "Proposed",
     "ProposedRound",
     "PruneAdvised",
+    "RequestsMade",
     "RoundsProposed",
     "ShareEvent",
     "SlotBroken",
@@ -188,6 +189,19 @@ class PruneAdvised:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestsMade:
+    """Users made these requests, in this order.
+
+    The configurations of an addition are new ones and complete; each is run `repeats` times.  `widths` has
+    the number of ranks that each of them needs, by the name of the request.
+    """
+
+    requests: tuple[Request, ...]
+    widths: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    repeats: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class TimePassed:
     """Time passed without another event."""
 
@@ -198,5 +212,5 @@ ShareEvent = TrialsGranted | TrialsRevoked | NothingToLease
 Event = (
     WorkerJoined | DeviceSuspected | WorkerLost | SlotBroken
     | TrialsEnded | TrialsReclaimed | StopRequested
-    | ShareEvent | Proposed | RoundsProposed | PruneAdvised | TimePassed
+    | ShareEvent | Proposed | RoundsProposed | PruneAdvised | RequestsMade | TimePassed
 )  # fmt: skip

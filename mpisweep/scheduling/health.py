@@ -177,6 +177,11 @@ class Losses:
         self.counts[number] = self.counts.get(number, 0) + times
         return self.counts[number]
 
+    def forgive(self, number: int) -> None:
+        """Count nothing against a trial that a user retries."""
+        self.counts.pop(number, None)
+        self.suspects.discard(number)
+
     def blame(self, held: Sequence[int]) -> int | None:
         """Choose the trial that a slot's loss counts against; None if it could be any of several.
 

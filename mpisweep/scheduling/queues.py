@@ -2,6 +2,7 @@
 
 Each number of ranks has a queue of its own, so a trial that fits the free slots is found without a search.
 The longest expected trial of a queue is next, or the one with the first place, after the reclaimed ones.
+Before all of them are the trials that a user asked to run first, however they came to wait.
 
 If the allocation's end is known, a trial that would not end before it is *set aside*: it still waits, but is
 not handed out unless the expectation changes.
@@ -37,21 +38,32 @@ class _Queue:
         self._sorted: list[int] = []
         #: Reclaimed trials; the last one is the next.
         self._first: dict[int, None] = {}
+        #: Trials that a user asked to run first, and the place of each; the last one, with the lowest place,
+        #: is the next, once they are in order.
+        self._wanted: dict[int, int] = {}
+        self._are_in_order = True
 
     def __len__(self) -> int:
-        return len(self._sorted) + len(self._first)
+        return len(self._sorted) + len(self._first) + len(self._wanted)
 
     def __iter__(self) -> Iterator[int]:
         yield from self._sorted
         yield from self._first
+        yield from self._wanted
 
     def next(self) -> int:
+        if self._wanted:
+            return next(reversed(self._in_order()))
         return next(reversed(self._first)) if self._first else self._sorted[-1]
 
     def pop(self) -> int:
+        if self._wanted:
+            return self._in_order().popitem()[0]
         return self._first.popitem()[0] if self._first else self._sorted.pop()
 
     def pop_short(self, limit: int, seconds: float, alone: Container[int]) -> list[int]:
+        if self._wanted:
+            return [self.pop()]
         first, ordered, expected_s = self._first, self._sorted, self._model.expected_s
         taken: list[int] = []
         left_s = seconds
@@ -71,6 +83,16 @@ class _Queue:
     def put_back(self, number: int) -> None:
         self._first[number] = None
 
+    def put_first(self, number: int, place: int) -> None:
+        self._wanted[number] = place
+        self._are_in_order = False
+
+    def _in_order(self) -> dict[int, int]:
+        if not self._are_in_order:
+            by_place = sorted(self._wanted.items(), key=lambda wanted: wanted[1], reverse=True)
+            self._wanted, self._are_in_order = dict(by_place), True
+        return self._wanted
+
     def add(self, numbers: Sequence[int]) -> None:
         if self._keys is not self._model.keys or len(numbers) > _MANY * len(self._sorted):
             self._sort([*self._sorted, *numbers])
@@ -79,9 +101,10 @@ class _Queue:
                 insort(self._sorted, number, key=self._key)
 
     def remove(self, number: int) -> bool:
-        if number in self._first:
-            del self._first[number]
-            return True
+        for head in (self._first, self._wanted):
+            if number in head:
+                del head[number]
+                return True
         place = bisect_left(self._sorted, self._key(number), key=self._key)
         if self._sorted[place : place + 1] != [number]:
             return False
@@ -90,7 +113,7 @@ class _Queue:
 
     def sort(self) -> None:
         """Sort by the current expectation, reclaimed trials included."""
-        self._sort([*self])
+        self._sort([*self._sorted, *self._first])
         self._first.clear()
 
     def _sort(self, numbers: list[int]) -> None:
@@ -128,6 +151,8 @@ class Waiting:
         self._queues: dict[int, _Queue] = {1: _Queue(model)}
         #: Waiting trials that are not handed out.
         self._aside: dict[int, None] = {}
+        #: Trial that a user asked to run first, waiting or not -> its place; the first one has the lowest.
+        self._places: dict[int, int] = {}
         self.add(numbers)
 
     def __len__(self) -> int:
@@ -181,7 +206,7 @@ class Waiting:
 
     def put_back(self, numbers: Sequence[int]) -> None:
         """Put trials at the head of their queues, the first of them first."""
-        for number in reversed(numbers):
+        for number in reversed(self._put_first(numbers)):
             self._queue_of(number).put_back(number)
 
     def grow(self, count: int, widths: Sequence[int] | None = None) -> None:
@@ -194,10 +219,26 @@ class Waiting:
     def add(self, numbers: Iterable[int]) -> None:
         """Add trials in sorted order."""
         by_width: dict[int, list[int]] = {}
-        for number in numbers:
+        for number in self._put_first(numbers):
             by_width.setdefault(self.width(number), []).append(number)
         for group in by_width.values():
             self._queue_of(group[0]).add(group)
+
+    def prefer(self, numbers: Sequence[int]) -> None:
+        """Have these trials run before all others, the first of them first, whenever they wait."""
+        lowest = min(self._places.values(), default=0) - len(numbers)
+        self._places.update(zip(numbers, range(lowest, lowest + len(numbers)), strict=True))
+        self._put_first([number for number in numbers if self.discard(number)])
+
+    def _put_first(self, numbers: Iterable[int]) -> Sequence[int]:
+        """Put the preferred ones of these trials first; returns the others."""
+        others = list(numbers)
+        if not self._places:
+            return others
+        for number in others:
+            if number in self._places:
+                self._queue_of(number).put_first(number, self._places[number])
+        return [number for number in others if number not in self._places]
 
     def discard(self, number: int) -> bool:
         """Remove a trial; returns whether it was waiting."""

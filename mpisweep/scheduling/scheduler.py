@@ -17,6 +17,8 @@ States of a trial::
        ^                     |
        +----- reclaimed, worker lost and retries left, or its device is to blame
     waiting --inferred--> infeasible
+    waiting --skipped--> skipped
+    failed, skipped --retried--> waiting
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from mpisweep.scheduling.events import (
     NothingToLease,
     Proposed,
     PruneAdvised,
+    RequestsMade,
     RoundsProposed,
     SlotBroken,
     StopRequested,
@@ -71,6 +74,7 @@ from mpisweep.scheduling.rules.leases import (
 from mpisweep.scheduling.rules.losses import end_without_slots, on_slot_broken, on_worker_lost
 from mpisweep.scheduling.rules.pruning import on_prune_advised
 from mpisweep.scheduling.rules.reclaiming import note_changes
+from mpisweep.scheduling.rules.requests import apply_requests, on_requests_made
 from mpisweep.scheduling.rules.stops import check_rules, on_stop_requested
 from mpisweep.scheduling.rules.withholding import has_slots, ration, release_withheld, rule_out
 from mpisweep.scheduling.rules.workers import on_worker_joined
@@ -111,6 +115,8 @@ class Scheduler:
         race: adds repeats as results come in; None if each configuration has a fixed number.
         fresh: trials that run again in a fresh process.
         fresh_process: whether every trial needs a fresh process.
+        retried: trial that a user has retried -> its last attempt before.
+        first: trials that users asked to run first, in this order.
         patience_s: how long the present workers may be too few for every waiting trial, in seconds.
         rules: when the search ends although trials are left; None for never.
     """
@@ -138,12 +144,14 @@ class Scheduler:
         race: Race | None = None,
         fresh: Iterable[int] = (),
         fresh_process: bool = False,
+        retried: Mapping[int, int] | None = None,
+        first: Sequence[int] = (),
         patience_s: float = 60.0,
         rules: Stopping | None = None,
     ) -> None:
         #: The data, which the rules change.
         self.core = Core(
-            Start(states, attempts, held or {}, losses or {}, teams or {}, fresh),
+            Start(states, attempts, held or {}, losses or {}, teams or {}, fresh, retried or {}, first),
             Policy(
                 retries=retries,
                 grace_s=grace_s,
@@ -229,6 +237,8 @@ class Scheduler:
         if core.ended:
             return []
         decisions = _decide(core, event, now)
+        if core.asked.requests:
+            decisions += apply_requests(core)
         tell_race(core, decisions)
         if core.rules is not None:
             decisions += check_rules(core, core.rules, now)
@@ -273,6 +283,8 @@ def _decide(core: Core, event: Event, now: float) -> list[Decision]:
             return on_rounds_proposed(core, event)
         case PruneAdvised(number, attempt, rank):
             return on_prune_advised(core, number, attempt, rank)
+        case RequestsMade():
+            return on_requests_made(core, event)
         case TimePassed():
             return []
 

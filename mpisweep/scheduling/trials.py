@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mpisweep.records import TrialState
 
 __all__ = [
-    "COMPLETE", "FAILED", "INFEASIBLE", "MOVES", "PRUNED", "RUNNING", "WAITING",
+    "COMPLETE", "FAILED", "INFEASIBLE", "MOVES", "PRUNED", "RUNNING", "SKIPPED", "WAITING",
     "IllegalMoveError", "TrialStates",
 ]  # fmt: skip
 
@@ -21,15 +21,19 @@ COMPLETE = int(TrialState.COMPLETE)
 PRUNED = int(TrialState.PRUNED)
 FAILED = int(TrialState.FAILED)
 INFEASIBLE = int(TrialState.INFEASIBLE)
+SKIPPED = int(TrialState.SKIPPED)
 
 #: Every legal transition of a trial -> its name.
 MOVES: dict[tuple[TrialState, TrialState], str] = {
     (TrialState.WAITING, TrialState.RUNNING): "assigned",
     (TrialState.WAITING, TrialState.INFEASIBLE): "inferred",
+    (TrialState.WAITING, TrialState.SKIPPED): "skipped",
     (TrialState.RUNNING, TrialState.WAITING): "reclaimed",
     (TrialState.RUNNING, TrialState.COMPLETE): "ended",
     (TrialState.RUNNING, TrialState.PRUNED): "ended",
     (TrialState.RUNNING, TrialState.FAILED): "ended",
+    (TrialState.FAILED, TrialState.WAITING): "retried",
+    (TrialState.SKIPPED, TrialState.WAITING): "retried",
 }
 _LEGAL = frozenset((int(old), int(new)) for old, new in MOVES)
 

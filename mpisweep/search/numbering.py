@@ -10,7 +10,7 @@ Pure: configurations in, columns out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count as count_from
 
@@ -21,8 +21,8 @@ from mpisweep.spec import Spec
 
 __all__ = ["Known", "Trials", "number_trials"]
 
-#: Ends that a run has observed; a trial that was inferred to be infeasible may still run.
-_OBSERVED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
+#: Ends that a run has observed or a user asked for; a trial that was inferred to be infeasible may still run.
+_OBSERVED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED, TrialState.SKIPPED)
 
 #: Parameter -> its value in every trial; None where it is absent.
 Columns = dict[str, list[Value | None]]
@@ -83,6 +83,23 @@ class Trials:
             usual = None if name in self.absentable else self.usual.get(name)
             column.extend([one.get(name, usual) for one in configurations] * repeats)
         self.append([*range(first, first + new)] * repeats, _repeat_by_repeat(new, repeats))
+
+    def unknown(
+        self, configurations: Iterable[Mapping[str, Value]], besides: Iterable[Mapping[str, Value]] = ()
+    ) -> list[dict[str, Value]]:
+        """Those of these configurations that no trial has and that are not in `besides`, complete."""
+        names = list(self.parameters)
+        known = set(_rows(self.parameters, self.count))
+        known.update(tuple(map(one.get, names)) for one in besides)
+        found: list[dict[str, Value]] = []
+        for one in configurations:
+            usual = {name: None if name in self.absentable else self.usual.get(name) for name in names}
+            values = tuple(one.get(name, usual[name]) for name in names)
+            if values not in known:
+                known.add(values)
+                pairs = zip(names, values, strict=True)
+                found.append({name: value for name, value in pairs if value is not None})
+        return found
 
     def repeat(self, configurations: Sequence[int], repeats: Sequence[int]) -> None:
         """Append repeats of configurations that have trials."""

@@ -17,6 +17,7 @@ from mpisweep.results.load import Sweep, imported_counts, stop_progress, trials_
 from mpisweep.results.shares.folder import members, part_file
 from mpisweep.results.trial_table import needs_too_much
 from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
+from mpisweep.views.requests import RequestStatus, request_lines, requests_of
 from mpisweep.views.usage import Usage, usage_lines, usage_of
 from mpisweep.views.wording import without_finite
 
@@ -58,6 +59,7 @@ class Status:
     pruned: int
     failed: int
     infeasible: int
+    skipped: int
     #: The largest number at any time.
     workers: int
     allocations: int
@@ -90,6 +92,8 @@ class Status:
     imported: dict[str, int]
     #: How far each rule of [stop] is from holding.
     stop: tuple[str, ...]
+    #: What users asked of the sweep: first what was applied, then what waits.
+    requests: tuple[RequestStatus, ...]
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`."""
@@ -146,6 +150,7 @@ def sweep_status(sweep: Sweep) -> Status:
         low_devices=_devices(sweep, "device_check", present),
         imported=imported_counts(sweep),
         stop=tuple(stop_progress(sweep)),
+        requests=tuple(requests_of(sweep)),
     )
 
 
@@ -236,7 +241,7 @@ def status_lines(status: Status) -> list[str]:
         lines.append(f"  {status.repeats}")
     counts = [
         f"{getattr(status, name)} {name}"
-        for name in ("complete", "pruned", "failed", "infeasible", "running", "waiting")
+        for name in ("complete", "pruned", "failed", "infeasible", "skipped", "running", "waiting")
         if getattr(status, name)
     ]
     lines.append("  " + ", ".join(counts))
@@ -266,6 +271,7 @@ def status_lines(status: Status) -> list[str]:
     lines += usage_lines(status.usage, status.complete)
     if status.stop:
         lines.append(f"  stops at {', or '.join(status.stop)}")
+    lines += request_lines(status.requests)
     # A device that is kept out for its check is told once.
     lines += [f"  device check: {why}" for why in status.low_devices if why not in status.quarantined]
     lines += [f"  quarantined: {why}" for why in status.quarantined]

@@ -13,6 +13,7 @@ import numpy as np
 from mpisweep.records import Direction, TrialState
 from mpisweep.results.load import CurveArrays, Sweep
 from mpisweep.spec.units import duration_text, number_text, value_text
+from mpisweep.views.requests import failures_before_retries
 from mpisweep.views.wording import finite_or_none, units
 
 __all__ = ["Attempt", "CurveEnds", "TrialFacts", "trial_facts", "trial_lines"]
@@ -35,6 +36,8 @@ class Attempt:
     device: str
     assigned_at: float | None
     ended_at: float | None
+    #: How the trial had failed when a user retried it; empty otherwise.
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,7 @@ def _order(sweep: Sweep) -> list[int]:
 
 def _attempts(sweep: Sweep, number: int) -> Iterator[Attempt]:
     attempts, workers = sweep.attempts, sweep.workers
+    failures = failures_before_retries(sweep, number)
     for one in attempts[attempts["trial"] == number]:
         worker = workers[one["worker"]] if 0 <= one["worker"] < len(workers) else None
         yield Attempt(
@@ -175,6 +179,7 @@ def _attempts(sweep: Sweep, number: int) -> Iterator[Attempt]:
             device="" if worker is None else str(worker["device"]),
             assigned_at=_finite(one["assigned_at"]),
             ended_at=_finite(one["ended_at"]),
+            failure=failures.get(int(one["attempt"]), ""),
         )
 
 
@@ -258,7 +263,8 @@ def _attempt_text(attempt: Attempt) -> str:
     rank = "" if attempt.rank is None else f", rank {attempt.rank}, slot {attempt.slot}"
     begun = "" if attempt.assigned_at is None else f", assigned {_clock(attempt.assigned_at)}"
     ended = "" if attempt.ended_at is None else f", ended {_clock(attempt.ended_at)}"
-    return f"{attempt.attempt}: {attempt.end} on {where}{rank}{begun}{ended}"
+    failure = f", retried after {attempt.failure}" if attempt.failure else ""
+    return f"{attempt.attempt}: {attempt.end} on {where}{rank}{begun}{ended}{failure}"
 
 
 def _curve_lines(facts: TrialFacts, sweep: Sweep) -> Iterator[str]:

@@ -112,6 +112,7 @@ def look_at(sweep: Sweep, now: float) -> Watched:
             best_parameters=status.best_parameters,
             others={one.objective: one.value for one in status.others},
             front=status.front,
+            skipped=status.skipped,
         ),
         running,
     )

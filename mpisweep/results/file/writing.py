@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from mpisweep.records import TrialState
-from mpisweep.results.columns import ABSENT, COLUMNS, CURVE_COLUMNS, FORMAT, FORMAT_VERSION, Column
+from mpisweep.results.columns import ABSENT, COLUMNS, CURVE_COLUMNS, FORMAT, Column, version_of
 from mpisweep.results.file.image import Extent, ExtentWriter, Image, seal, write_image
 from mpisweep.results.file.names import as_text, to_link
 from mpisweep.results.reports import Curves
@@ -140,7 +140,7 @@ def _write(file: h5py.File, state: SweepState, order: Sequence[int]) -> dict[tup
     workload = spec.workload.name if spec and isinstance(spec.workload, BuiltinWorkload) else ""
     file.attrs.update({
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": version_of(state.trials["state"]),
         "version": as_text(state.version),
         "name": as_text(spec.name) if spec else "",
         # The first one; all of them.

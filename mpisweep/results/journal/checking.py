@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mpisweep.blocks import ImportedBlock, Record, ReportBlock, TrialsBlock
-from mpisweep.records import AttemptEnd, FailureCause, TrialState
+from mpisweep.blocks import ImportedBlock, Record, ReportBlock, RequestRecord, TrialsBlock
+from mpisweep.records import AttemptEnd, FailureCause, RequestKind, TrialState
 
 __all__ = ["is_valid"]
 
@@ -112,6 +112,12 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "left": {"worker": _is_count, "left_at": _is_number, "why": _is_text},
     "quarantine": {"worker": _is_count, "at": _is_number, "why": _is_text},
+    "request": {
+        "request": _is_text, "what": lambda value: value in tuple(RequestKind), "by": _is_text,
+        "asked_at": _is_number, "applied_at": _is_number, "numbers": _list_of(_is_count),
+        "attempts": _list_of(_is_count), "refused": _is_text, "parameters": _dict_of(_is_column),
+        "configurations": _list_of(_is_count), "repeats": _list_of(_is_count),
+    },
     "closed": {"closed_at": _is_number, "why": _is_text},
 }  # fmt: skip
 
@@ -138,11 +144,14 @@ def _lengths_agree(record: Record) -> bool:
     columns += [c for c in getattr(record, "parameters", {}).values() if isinstance(c, list)]
     optional = ("causes", "messages", "energy_j", "pruned_at", "configurations", "repeats")
     columns += [column for name in optional if (column := getattr(record, name, None))]
-    if record.kind == "trials" and numbers != list(range(numbers[0], numbers[0] + count) if numbers else []):
+    adds = record.kind == "trials" or (isinstance(record, RequestRecord) and record.what == RequestKind.ADD)
+    if adds and numbers != list(range(numbers[0], numbers[0] + count) if numbers else []):
         return False
     if bool(getattr(record, "causes", None)) != bool(getattr(record, "messages", None)):
         return False
-    if isinstance(record, TrialsBlock) and bool(record.configurations) != bool(record.repeats):
+    if isinstance(record, TrialsBlock | RequestRecord) and bool(record.configurations) != bool(
+        record.repeats
+    ):
         return False
     return all(len(column) == count for column in columns) and not any(
         math.isinf(value) for value in getattr(record, "started_at", []) if isinstance(value, float)

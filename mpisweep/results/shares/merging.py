@@ -42,7 +42,7 @@ from mpisweep.results.shares.leases import Lease, owners, superseded
 from mpisweep.results.shares.membership import MemberWatch
 from mpisweep.results.shares.proposed import add_proposed, order_as_told
 from mpisweep.results.shares.rounds import Round, read_rounds
-from mpisweep.results.state import SweepState
+from mpisweep.results.state import SweepState, retried_attempts
 from mpisweep.results.stopping import reached_rule
 
 __all__ = [
@@ -197,6 +197,8 @@ def merge(
         baseline=next((part.baseline for part in reversed(sources) if part.baseline is not None), None),
     )  # fmt: skip
     merged.imported = next((part.imported for part in sources if part.imported["source"]), merged.imported)
+    # The members take no requests.
+    merged.requests, merged.retried = base.requests, retried_attempts(base.requests)
     merged.grow(max(shared.count, *(part.count for part in sources), *(one.numbers.stop for one in rounds)))
     add_proposed(merged, rounds)
     rows = _append_tables(merged, base, parts, superseded(leases))

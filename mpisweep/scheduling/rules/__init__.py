@@ -20,5 +20,6 @@ several_ranks   the end of a trial of several ranks
 ends            trials that ended, or that a slot returned
 losses          lost workers and broken slots
 workers         workers that join, and the trials that they hold
+requests        what users ask of a sweep: retries, skipped trials, trials that run first, more trials
 ==============  ==========================================================================
 """

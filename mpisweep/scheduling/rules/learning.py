@@ -26,6 +26,7 @@ from mpisweep.search.base import AddingSearch
 from mpisweep.spec.space import Configuration
 
 __all__ = [
+    "add_trials",
     "ask_ahead",
     "ask_race",
     "ask_search",
@@ -67,7 +68,7 @@ def ask_search(core: Core, search: AddingSearch, decisions: list[Decision]) -> N
     configurations = search.ask()
     if not configurations:
         return
-    numbers = _add(core, configurations, None)
+    numbers = add_trials(core, configurations, None)
     for number, configuration in zip(numbers, configurations, strict=True):
         search.add(number, configuration)
     core.waiting.add(numbers)
@@ -165,12 +166,15 @@ def _add_proposed(core: Core, proposals: Proposals, made: Proposed | ProposedRou
     if not configurations:
         return None
     repeats = proposals.repeats
-    numbers = _add(core, configurations * repeats, made.widths * repeats)
+    numbers = add_trials(core, configurations * repeats, made.widths * repeats)
     core.memory.note_proposed(configurations * repeats)
     return AddTrials(numbers, configurations, made.known, repeats)
 
 
-def _add(core: Core, configurations: Sequence[Configuration], widths: Sequence[int] | None) -> list[int]:
+def add_trials(
+    core: Core, configurations: Sequence[Configuration], widths: Sequence[int] | None
+) -> list[int]:
+    """Add trials that wait, in no queue yet; returns their numbers."""
     numbers = core.trials.grow(len(configurations))
     core.model.grow(configurations)
     core.waiting.grow(len(configurations), widths)

@@ -60,12 +60,13 @@ def _adopt(core: Core, number: int, attempt: int) -> bool:
     """Mark an attempt that only its worker has recorded as running; False if it is stale."""
     if number >= core.total or core.trials.states[number] != WAITING:
         return False
-    if attempt < core.trials.attempts[number]:
+    if attempt < core.trials.attempts[number] or attempt <= core.asked.retried.get(number, 0):
         return False
     if core.supply is not None and number in core.supply:
         return False
     if core.waiting.width(number) > 1:
         return False
+    core.asked.held_back.pop(number, None)
     if not core.memory.take(number):
         core.waiting.discard(number)
     core.trials.attempts[number] = attempt
