@@ -156,7 +156,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "retry": (
         _example("after a bug was fixed: all that failed", "mpisweep retry flow.h5 --failed"),
-        _example("two trials", "mpisweep retry flow.h5 3 17"),
+        _example("one trial", "mpisweep retry flow.h5 2"),
     ),
     "skip": (
         _example("do not run trial 12", "mpisweep skip flow.h5 12"),
@@ -167,8 +167,8 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         _example("then the first ten", "mpisweep first flow.h5 0:9"),
     ),
     "add": (
-        _example("larger batch sizes as well", "mpisweep add flow.h5 -p batch_size=701:1024"),
-        _example("one more point", "mpisweep add flow.h5 -p batch_size=2048"),
+        _example("four larger widths as well", "mpisweep add flow.h5 -p width=112:160:16"),
+        _example("one more point", "mpisweep add flow.h5 -p width=256"),
     ),
     "stop": (
         _example("stop, and wait until all is on disk", "mpisweep stop flow.h5"),
