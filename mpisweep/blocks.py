@@ -24,6 +24,7 @@ Who writes what::
     LeftRecord      master   a worker left
     QuarantineRecord master  a device gets no more trials, or gets trials again
     RequestRecord   master   a user's request, and what it did
+    PredictedRecord master   what the run is expected to take
     ClosedRecord    master   the run closed in order
 """
 
@@ -42,8 +43,8 @@ from mpisweep.records import Value
 
 __all__ = [
     "AssignedBlock", "BlockError", "CheckedRecord", "ClosedRecord", "Curve", "EndedBlock", "ImportedBlock",
-    "InfeasibleBlock", "JoinedRecord", "LeftRecord", "QuarantineRecord", "Record", "ReportBlock",
-    "RequestRecord", "RunRecord", "TrialsBlock", "UnfinishedBlock", "decode", "encode",
+    "InfeasibleBlock", "JoinedRecord", "LeftRecord", "PredictedRecord", "QuarantineRecord", "Record",
+    "ReportBlock", "RequestRecord", "RunRecord", "TrialsBlock", "UnfinishedBlock", "decode", "encode",
 ]  # fmt: skip
 
 
@@ -295,6 +296,19 @@ class RequestRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictedRecord:
+    """What this run is expected to take, from its start to the end of its last trial."""
+
+    kind: ClassVar[str] = "predicted"
+
+    #: Median, and the time that it stays below with 95%.
+    time_s: float
+    bound_s: float
+    #: Number of its trials that had ended by then.
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class ClosedRecord:
     """The orderly end of a run; ``why`` is an EndReason value."""
 
@@ -318,6 +332,7 @@ Record = (
     | LeftRecord
     | QuarantineRecord
     | RequestRecord
+    | PredictedRecord
     | ClosedRecord
 )
 

@@ -118,13 +118,14 @@ class EndReason(StrEnum):
     TARGET = "stopped because the objective reached stop.target"
     PATIENCE = "stopped because no trial has improved the objective for stop.patience trials"
     DEVICE_HOURS = "stopped because stop.device_hours are used up"
+    PILOT = "its pilot trials have ended"
     DISK = "stopped because the disk did not take the results"
     SUPERSEDED = "superseded by another run"
 
     @property
     def exit_code(self) -> int:
         """0: as the sweep file asks; 3: stopped and resumable; 4: no result that could be ranked."""
-        if self is EndReason.COMPLETE or self.is_rule:
+        if self in (EndReason.COMPLETE, EndReason.PILOT) or self.is_rule:
             return 0
         return 4 if self in (EndReason.NOTHING_COMPLETED, EndReason.NOTHING_FINITE, EndReason.ALIKE) else 3
 

@@ -400,8 +400,8 @@ def test_a_run_refused_before_any_work_leaves_no_files(folder, mpisweep: Run, ra
 def test_every_reason_to_end_is_tested():
     """Reasons without an entry above are tested elsewhere.
 
-    An unusable disk has an entry, but cannot be recorded; lost workers, split sweeps, takeovers and failed
-    searches have tests of their own.
+    An unusable disk has an entry, but cannot be recorded; lost workers, split sweeps, takeovers, failed
+    searches and pilots have tests of their own.
     """
     elsewhere = {
         EndReason.NO_WORKERS,
@@ -411,6 +411,7 @@ def test_every_reason_to_end_is_tested():
         EndReason.SUPERSEDED,
         EndReason.DISK,
         EndReason.SEARCH,
+        EndReason.PILOT,
     }
     assert {ending.state for ending in ENDINGS.values()} - {"running"} == {
         str(reason) for reason in EndReason

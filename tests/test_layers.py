@@ -326,6 +326,8 @@ ALLOWED = {
         "scheduling.durations",
         "scheduling.regression",
         "scheduling.events",
+        "scheduling.pilot",
+        "scheduling.plan",
         "scheduling.proposals",
         "scheduling.scheduler",
         "scheduling.teams",

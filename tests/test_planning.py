@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from random import Random
 
@@ -12,11 +13,20 @@ from mpisweep.batch.request import Wishes
 from mpisweep.batch.site import ResourceGroup, SiteError
 from mpisweep.batch.sitefile import load_site
 from mpisweep.batch.sizes import Machine, at_site, doubling
+from mpisweep.blocks import EndedBlock, PredictedRecord, RunRecord, decode, encode
+from mpisweep.records import EndReason, TrialState
+from mpisweep.results.journal.checking import is_valid
+from mpisweep.results.journal.reader import Entry
+from mpisweep.results.replay import apply
+from mpisweep.results.state import SweepState
+from mpisweep.scheduling.decisions import Assign, End
 from mpisweep.scheduling.drawing import Ahead, Drawn, Observed, draw_durations
 from mpisweep.scheduling.durations import DurationModel, work_from_names
+from mpisweep.scheduling.events import StopRequested, TrialsEnded, WorkerJoined
 from mpisweep.scheduling.layout import lay_out
 from mpisweep.scheduling.pilot import pilot_trials
-from mpisweep.scheduling.plan import CONFIDENCE, Setting, Size, make_plan
+from mpisweep.scheduling.plan import CONFIDENCE, Setting, Size, make_plan, plain_prediction
+from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.scheduling.simulation import Simulation
 
 Columns = dict[str, list]
@@ -159,14 +169,14 @@ def test_more_nodes_take_less_time_and_never_fewer_node_hours():
     assert all(row.probability >= 0.95 for row in plan.rows)
 
 
-def test_the_suggestion_is_the_fastest_that_costs_little_more_than_the_cheapest():
+def test_the_suggestion_is_the_shortest_job_that_costs_little_more_than_the_cheapest():
     ahead = Ahead(alike(300, 60.0), range(300))
     plan = make_plan(ahead, [Size(n, 4 * n) for n in (1, 2, 4, 8, 16, 64)], Setting())
     assert plan is not None
     cheapest = min(row.node_hours for row in plan.rows)
     assert plan.suggested is not None
     assert plan.suggested.node_hours <= 1.1 * cheapest
-    assert all(row.node_hours > 1.1 * cheapest for row in plan.rows if row.time_s < plan.suggested.time_s)
+    assert all(row.node_hours > 1.1 * cheapest for row in plan.rows if row.elapse_s < plan.suggested.elapse_s)
 
 
 def test_a_walltime_says_what_fits_and_how_likely_all_do():
@@ -193,6 +203,20 @@ def test_the_time_to_ask_for_leaves_room_for_start_grace_and_closing():
     assert careful.rows[0].time_s == pytest.approx(plain.rows[0].time_s + 120.0)
     need_s = plain.rows[0].bound_s + 120.0 + 60.0
     assert need_s / 0.9 <= careful.rows[0].elapse_s <= need_s / 0.9 + 300.0 + 60.0
+
+
+def test_a_trial_that_might_not_end_in_time_is_not_started_so_more_time_is_asked_for():
+    # One trial per worker: the scheduler starts it only if its upper bound ends in time.
+    ahead = Ahead(alike(8, 600.0, 0.3), range(8))
+    plan = make_plan(ahead, [Size(1, 8)], Setting())
+    assert plan is not None
+    expected_s = ahead.model.expected_s(0)
+    assert expected_s is not None
+    drawn = draw_durations(ahead, 400, np.random.default_rng(0))
+    assert drawn is not None
+    laid = lay_out(drawn, 8)
+    assert np.median(laid.latest_s) > 1.4 * expected_s
+    assert plan.rows[0].elapse_s >= np.quantile(laid.latest_s, 0.95)
 
 
 def test_without_measurements_the_timeout_bounds_the_time_and_without_it_nothing_is_known():
@@ -300,6 +324,55 @@ def test_a_pilot_of_choices_and_absent_parameters_has_every_level():
     chosen = pilot_trials(columns, None, range(30), 5)
     assert {columns["optimizer"][number] for number in chosen} == {"sgd", "adam", "lamb"}
     assert pilot_trials({}, None, [0, 1], 5) == [0, 1]
+
+
+def test_a_pilot_runs_its_trials_and_ends_while_the_others_wait():
+    only = {3, 7, 11}
+    scheduler = Scheduler(bytes(20), [0] * 20, unmeasured(20), retries=1, grace_s=1.0, only=only)
+    decisions = scheduler.handle(WorkerJoined(0, 1), 0.0)
+    run: list[int] = []
+    while assigned := [one for one in decisions if isinstance(one, Assign)]:
+        decisions = []
+        for one in assigned:
+            for number, attempt in zip(one.numbers, one.attempts, strict=True):
+                run.append(number)
+                block = EndedBlock(0, 0, [number], [attempt], [2], [0.0], [1.0], {}, [], [])
+                decisions += scheduler.handle(TrialsEnded(block), float(len(run)))
+                scheduler.check()
+    assert set(run) == only
+    assert decisions[-1] == End(EndReason.PILOT)
+    assert scheduler.count(TrialState.WAITING) == 17
+
+
+def test_a_stopped_pilot_ends_for_that_reason():
+    scheduler = Scheduler(bytes(9), [0] * 9, unmeasured(9), retries=1, grace_s=1.0, only={1})
+    assert scheduler.handle(StopRequested(EndReason.SIGNAL), 0.0)[-1] == End(EndReason.SIGNAL)
+
+
+def test_a_run_keeps_its_first_prediction():
+    state = SweepState()
+    opening = RunRecord("r", 0, "h", 1, 1.0, 2, "", "", [], "0", "", "", {})
+    records = [opening, PredictedRecord(50.0, 60.0, 3), PredictedRecord(70.0, 80.0, 9)]
+    for offset, record in enumerate(records):
+        assert decode(encode(record)) == record
+        assert is_valid(record)
+        apply(state, Entry("r-0", offset + 1, record))
+    table = state.allocations
+    assert (table["predicted_time"], table["predicted_bound"]) == ([50.0], [60.0])
+    assert table["predicted_after"] == [3]
+    assert not is_valid(PredictedRecord(50.0, 60.0, -1))
+
+
+@pytest.mark.parametrize("trials", [700, 100_000])
+def test_the_prediction_of_a_running_master_takes_a_moment(trials, tell):
+    ahead = Ahead(alike(1000, 60.0), list(range(1000)) * (trials // 1000) or range(trials))
+    started = time.process_time()
+    found = plain_prediction(ahead, 64, 0)
+    took_s = time.process_time() - started
+    tell(f"predicting {trials:,} trials takes the master {1000 * took_s:.0f} ms of CPU time")
+    assert found is not None
+    assert found[0] == pytest.approx(60.3 * trials / 64, rel=0.1)
+    assert took_s < 2
 
 
 # ------------------------------------------------------------------------------------- sizes

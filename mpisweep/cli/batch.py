@@ -25,6 +25,7 @@ from mpisweep.batch.site import Site, SiteError
 from mpisweep.batch.sitefile import load_site
 from mpisweep.batch.submit import SubmitError, find_command
 from mpisweep.cli.arguments import Commands, add_json, at_least_0, at_least_1, duration, print_json
+from mpisweep.cli.planning import add_from, asked_of_plan
 from mpisweep.cli.sweepargs import (
     add_split,
     add_stage_env,
@@ -86,8 +87,9 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         default="",
         help="name of a site (`mpisweep sites` lists them), or path of a site file",
     )
-    job.add_argument("--nodes", type=at_least_1, metavar="N", default=1, help="number of nodes (default: 1)")
+    job.add_argument("--nodes", type=at_least_1, metavar="N", help="number of nodes (default: 1)")
     job.add_argument("--elapse", type=duration, metavar="H:MM:SS", help="time limit of the job")
+    _add_plan(job)
     job.add_argument("--gpus", type=at_least_0, metavar="N", help="GPUs per node; per job on shared nodes")
     job.add_argument(
         "--ranks",
@@ -138,6 +140,15 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return job
 
 
+def _add_plan(job: argparse._ArgumentGroup) -> None:
+    job.add_argument(
+        "--plan",
+        action="store_true",
+        help="set the number of nodes and the time limit as `mpisweep check --plan` suggests for the site",
+    )
+    add_from(job)
+
+
 def _chain_length(text: str) -> int:
     if text == "complete":
         return 0
@@ -160,6 +171,7 @@ def _jobscript(options: argparse.Namespace) -> int:
             f"-o {options.output}: -o names the results file; the script is printed, "
             f"and `> {options.output}` saves it"
         )
+    options = _with_plan(options, spec)
     site, job = _plan(options, spec)
     payload = _payload(options, spec, results)
     if site.system.marker and (invisible := _why_invisible(site, spec, results, payload.venv)):
@@ -171,6 +183,7 @@ def _jobscript(options: argparse.Namespace) -> int:
 def _submit(options: argparse.Namespace) -> int:
     spec = read_spec(options)
     results = results_path(options, spec)
+    options = _with_plan(options, spec)
     site, job = _plan(options, spec)
     if not site.system.marker:
         raise SubmitError(
@@ -205,16 +218,9 @@ def _submit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
-    if not options.site:
-        raise SiteError(
-            "--site: is missing; set it to the site of the job, e.g. --site slurm; `mpisweep sites` lists all"
-        )
-    check_split(spec, options.split)
-    check_time(spec, "--elapse", options.elapse)
-    site = load_site(options.site)
-    wishes = Wishes(
-        nodes=options.nodes,
+def _wishes(options: argparse.Namespace) -> Wishes:
+    return Wishes(
+        nodes=options.nodes or 1,
         elapse_s=options.elapse,
         gpus=options.gpus,
         ranks=options.ranks,
@@ -224,7 +230,32 @@ def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
         modules=tuple(options.module),
         directives=tuple(options.directive),
     )
-    job = plan_job(site, wishes, spec.devices_per_trial, spec.most_ranks)
+
+
+def _with_plan(options: argparse.Namespace, spec: Spec) -> argparse.Namespace:
+    """The options with what a plan suggests, if the user wants that."""
+    if options.earlier and not options.plan:
+        raise SiteError("--from: only applies with --plan; add it")
+    if not options.plan or not options.site:
+        return options
+    if options.split is not None:
+        raise SiteError("--plan: plans one job for all trials; remove --split, or set --nodes and --elapse")
+    asked = asked_of_plan(options, spec, _wishes(options))
+    print(f"mpisweep: plan: {asked.text}", file=sys.stderr)
+    times = "" if asked.times is None else f"{asked.times[0]:.1f},{asked.times[1]:.1f}"
+    own = {"nodes": asked.nodes, "elapse": asked.elapse_s, "planned": times}
+    return argparse.Namespace(**vars(options) | own | ({} if asked.gpus is None else {"gpus": asked.gpus}))
+
+
+def _plan(options: argparse.Namespace, spec: Spec) -> tuple[Site, Job]:
+    if not options.site:
+        raise SiteError(
+            "--site: is missing; set it to the site of the job, e.g. --site slurm; `mpisweep sites` lists all"
+        )
+    check_split(spec, options.split)
+    check_time(spec, "--elapse", options.elapse)
+    site = load_site(options.site)
+    job = plan_job(site, _wishes(options), spec.devices_per_trial, spec.most_ranks)
     if options.container and job.ranks > 1 and not site.launch:
         raise SiteError(
             f"--container: the site file of {site.name} does not set how to start ranks; add e.g. "
@@ -244,6 +275,8 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
     passed += ["--stage-env"] if options.stage_env else []
     # The job starts in this folder.
     passed += ["--folder", options.folder] if options.folder is not None else []
+    planned = getattr(options, "planned", "")
+    passed += ["--planned", planned] if planned else []
     return Payload(
         name=spec.name,
         sweep=options.sweep if is_sweep_file(options) else "",

@@ -9,15 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mpisweep.batch.request import Wishes
 from mpisweep.cli.arguments import Commands, add_json, add_workers, duration, master_policy, print_json
 from mpisweep.cli.outcome import closings
-from mpisweep.cli.planning import add_from, make_planned, node_counts, plan_fields, plan_lines
+from mpisweep.cli.planning import add_plan, check_plan_flags, print_plan
 from mpisweep.cli.sweepargs import add_sweep, check_time, read_spec, results_path
 from mpisweep.cli.workers import workers_here
 from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError
-from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec, SpecError
+from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
 from mpisweep.spec.commandline import command_text
 from mpisweep.spec.preflight import check_startable
 from mpisweep.spec.space import Choice, Parameter, SearchSpace, ends
@@ -51,7 +50,7 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--walltime", type=duration, metavar="H:MM:SS", help="report how many trials fit into this time"
     )
-    _add_plan(parser)
+    add_plan(parser)
     parser.add_argument(
         "--schema",
         action="store_true",
@@ -61,34 +60,13 @@ def add_commands(commands: Commands) -> None:
     parser.set_defaults(command=_check)
 
 
-def _add_plan(parser: argparse.ArgumentParser) -> None:
-    plan = parser.add_argument_group("planning a job")
-    plan.add_argument(
-        "--plan",
-        action="store_true",
-        help="print time, node-hours and the chance to end in time for several numbers of nodes, and what to "
-        "ask for; -n is the number of workers per node",
-    )
-    add_from(plan)
-    plan.add_argument(
-        "--nodes", type=node_counts, metavar="N,...", default=[], help="numbers of nodes (default: doubling)"
-    )
-    plan.add_argument(
-        "--site",
-        metavar="SITE",
-        default="",
-        help="plan for nodes of this site, within the limits of its jobs",
-    )
-    plan.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
-
-
 def _check(options: argparse.Namespace) -> int:
     if options.schema:
         from mpisweep.spec.schema import schema_text
 
         print(schema_text(with_plugins=True), end="")
         return 0
-    _check_flags(options)
+    check_plan_flags(options)
     spec = read_spec(options)
     measured = closings(results_path(options, spec)) if options.walltime else ()
     check_time(spec, "--walltime", options.walltime, measured)
@@ -99,50 +77,13 @@ def _check(options: argparse.Namespace) -> int:
     sampler = make_sampler(spec)
     check_startable(spec, has_sampler=True)
     if options.plan:
-        return _print_plan(options, spec, sampler)
+        return print_plan(options, spec, sampler)
     remaining = _remaining(options, spec, sampler)
     if options.json:
         print_json(_fields(spec, sampler, remaining))
     else:
         _print_sweep(spec, sampler, remaining.path)
         _print_remaining(options, spec, remaining)
-    return 0
-
-
-def _check_flags(options: argparse.Namespace) -> None:
-    """Refuse flags of the planner without a plan."""
-    flags = {
-        "--from": options.earlier,
-        "--nodes": options.nodes,
-        "--site": options.site,
-        "--group": options.group,
-    }
-    given = [flag for flag, value in flags.items() if value]
-    if given and not options.plan:
-        raise SpecError(f"command line: {', '.join(given)}: only applies with --plan; add it")
-
-
-def _print_plan(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> int:
-    path = results_path(options, spec)
-    planned = make_planned(
-        spec,
-        sampler,
-        path,
-        earlier=options.earlier,
-        wishes=Wishes(group=options.group),
-        site=options.site,
-        workers=options.workers,
-        counts=options.nodes,
-        walltime_s=options.walltime,
-    )
-    if options.json:
-        print_json({
-            "source": spec.source, "name": spec.name, "results": str(path), "plan": plan_fields(planned),
-        })  # fmt: skip
-        return 0
-    print(f'{spec.source}: OK (sweep "{spec.name}")')
-    lines = ["  plan        all trials have ended"] if planned is None else plan_lines(planned)
-    print("\n".join(lines))
     return 0
 
 

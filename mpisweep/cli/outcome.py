@@ -211,6 +211,8 @@ def describe_end(path: Path, name: str, reason: EndReason) -> str:
         parts.append(f"`mpisweep status {path}` counts the failures by cause")
     elif reason is EndReason.DISK:
         parts.append("free disk space, then run the same command to resume")
+    elif reason is EndReason.PILOT:
+        parts.append("`mpisweep check --plan` says what the others take")
     elif reason.is_rule:
         parts.append("change [stop] to continue")
     elif reason.exit_code == 3:

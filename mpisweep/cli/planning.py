@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mpisweep.batch.request import Wishes
 from mpisweep.batch.site import SiteError
 from mpisweep.batch.sitefile import load_site
 from mpisweep.batch.sizes import Machine, at_site, doubling
-from mpisweep.batch.texts import clock
 from mpisweep.batch.walltime import closing_s
-from mpisweep.cli.arguments import at_least_1
+from mpisweep.cli.arguments import at_least_1, print_json
+from mpisweep.cli.planwords import Planned, asked_for, plan_fields, plan_lines, why_none
+from mpisweep.cli.sweepargs import check_pilot, is_sweep_file, pilot_size, quick_words, results_path
 from mpisweep.devices.nodes import default_workers, this_node
 from mpisweep.progress import counted
 from mpisweep.spec import COMMAND_LINE, Spec, SpecError
-from mpisweep.spec.units import configuration_text, duration_text
 
 if TYPE_CHECKING:
     from mpisweep.master.planning import Knowledge
-    from mpisweep.scheduling.plan import Plan, Row
+    from mpisweep.scheduling.plan import Plan
     from mpisweep.search import Sampler
 
-__all__ = ["Planned", "add_from", "make_planned", "node_counts", "plan_fields", "plan_lines", "suggested"]
+__all__ = ["add_from", "add_plan", "asked_of_plan", "check_plan_flags", "print_plan"]
 
 #: From the start of a job to the start of its ranks, in seconds, and what each further rank adds: they all
 #: import from one file system.
@@ -36,14 +38,6 @@ _PER_RANK_S = 0.1
 _FIRST_TRIAL_S = 15.0
 #: A size that is faster than the one before it by less than this share is not shown.
 _GAIN = 0.03
-
-
-class Planned(NamedTuple):
-    """A plan and what it rests on."""
-
-    plan: Plan
-    knowledge: Knowledge
-    machine: Machine
 
 
 def add_from(parser: argparse._ActionsContainer) -> None:
@@ -155,161 +149,148 @@ def _without_gainless(plan: Plan) -> Plan:
     return replace(plan, rows=tuple(rows))
 
 
-# ------------------------------------------------------------------------------------- words
+class Asked(NamedTuple):
+    """What a plan asks for.
+
+    Attributes:
+        nodes: number of nodes.
+        gpus: number of GPUs, where jobs ask for these; None elsewhere.
+        elapse_s: time limit.
+        times: median and 95% bound of the time from the start of the ranks, in seconds; None if the plan has
+            upper bounds only.
+        text: the suggestion in words.
+    """
+
+    nodes: int
+    gpus: int | None
+    elapse_s: float
+    times: tuple[float, float] | None
+    text: str
 
 
-def plan_lines(planned: Planned) -> list[str]:
-    """Put a plan into words: a table, what to ask for, and what it rests on."""
-    plan, knowledge, machine = planned
-    lines = [f"  plan        {counted(plan.trials, 'trial')} left, on {machine.what}; {_source(planned)}"]
-    lines += [f"              {line}" for line in _table(plan, machine)]
-    lines.append(f"  ask for     {_asked(planned)}")
-    if plan.alone is not None:
-        lines.append(f"  at the end  {_alone(planned)}")
-    if plan.walltime_s is not None and plan.suggested is None:
-        lines.append(f"  or          {_longer(planned)}")
-    lines += [f"  note        {note}" for note in (*knowledge.notes, *_doubts(planned))]
-    return lines
+def asked_of_plan(options: argparse.Namespace, spec: Spec, wishes: Wishes) -> Asked:
+    """Plan a job as the user wants it, and take the suggestion.
 
-
-def _source(planned: Planned) -> str:
-    plan, knowledge, _ = planned
-    if plan.is_bound:
-        return "upper bounds, from the timeout"
-    where = f" on {', '.join(knowledge.devices)}" if knowledge.devices else ""
-    elsewhere = f", {knowledge.measured_elsewhere:,} of another sweep" if knowledge.measured_elsewhere else ""
-    return (
-        f"durations from {counted(knowledge.measured, 'trial')}{where}{elsewhere}; {plan.draws} virtual runs "
-        "per line"
-    )
-
-
-def _table(plan: Plan, machine: Machine) -> list[str]:
-    unit = f"{machine.unit}s"
-    is_given = plan.walltime_s is not None
-    header = [unit, "workers", "time", "95% within", f"{machine.unit}-hours", "ask for"]
-    header += [f"all end in {clock(plan.walltime_s or 0.0)}", "trials that fit"] if is_given else ["all end"]
-    rows = [header]
-    for row in plan.rows:
-        cells = [f"{row.nodes:,}", f"{row.workers:,}", clock(row.time_s), clock(row.bound_s)]
-        asked = clock(row.elapse_s) if row.is_allowed or is_given else f"{clock(row.elapse_s)} (too long)"
-        cells += [f"{row.node_hours:.3g}", asked, _percent(plan, row)]
-        rows.append([*cells, *([f"{row.fitting:,}"] if row.fitting is not None else [])])
-    widths = [max(len(row[place]) for row in rows) for place in range(len(header))]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-
-
-def _percent(plan: Plan, row: Row) -> str:
-    if plan.is_bound:
-        return "yes" if row.probability == 1 else "perhaps"
-    # 100% would promise what no number of draws can.
-    return f"{100 * row.probability:.0f}%" if row.probability < 0.995 else ">99%"
-
-
-def _asked(planned: Planned) -> str:
-    plan, _, machine = planned
-    row = plan.suggested
-    if row is None:
-        return _why_none(planned)
-    sure = "" if plan.is_bound else f" with {_percent(plan, row)}"
-    text = f"{_job(machine, row)} ends {_all(plan)}{sure}"
-    if plan.is_bound:
-        text += ", even if every one takes its timeout"
-    cheaper = plan.cheapest
-    if cheaper is not None:
-        saved = 1 - cheaper.node_hours / row.node_hours
-        if saved >= 0.005:
-            text += f"; {_job(machine, cheaper)} costs {100 * saved:.0f}% fewer {machine.unit}-hours"
-    return text
-
-
-def _all(plan: Plan) -> str:
-    return f"all {plan.trials:,} trials" if plan.trials > 1 else "the trial"
-
-
-def _job(machine: Machine, row: Row) -> str:
-    return f"{counted(row.nodes, machine.unit)} x {clock(row.elapse_s)}"
-
-
-def _why_none(planned: Planned) -> str:
-    """Why no size ends all trials, and how far the best one comes."""
-    plan, _, machine = planned
-    if plan.walltime_s is None:
-        return (
-            f"no job that {machine.what.partition(' with ')[0].removeprefix('nodes of ')} allows ends "
-            f"{_all(plan)} with 95%; run several in a row with `mpisweep submit --chain complete`"
-        )
-    best = max(plan.rows, key=lambda row: (row.fitting or 0, -row.nodes))
-    within = f"{counted(best.nodes, machine.unit)} x {clock(plan.walltime_s)}"
-    ends = f"{best.fitting or 0:,} of {plan.trials:,} trials"
-    if best.fitting == plan.trials:
-        return f"{within} is expected to end all, but only with {_percent(plan, best)}"
-    return f"{within} ends about {ends}; the same command resumes the rest in the next job"
-
-
-def _longer(planned: Planned) -> str:
-    """The cheapest job without the user's walltime."""
-    plan, _, machine = planned
-    row = min(plan.rows, key=lambda one: one.node_hours)
-    return f"{_job(machine, row)} ends {_all(plan)} with 95%"
-
-
-def _alone(planned: Planned) -> str:
-    plan, knowledge, machine = planned
-    alone = plan.alone
-    assert alone is not None
-    row = next(row for row in plan.rows if row.nodes == alone.nodes)
-    if alone.trial is None:
-        name = "one trial"
-    else:
-        where = configuration_text(knowledge.trials.configuration(alone.trial))
-        name = f"trial {alone.trial}" + (f" ({where})" if where else "")
-    return (
-        f"{name} alone holds the {counted(row.nodes, machine.unit)} for about "
-        f"{duration_text(alone.seconds)}, {100 * alone.share:.0f}% of the time"
-    )
-
-
-def _doubts(planned: Planned) -> list[str]:
-    """What the plan assumes."""
-    plan, knowledge, _ = planned
-    found = []
-    observed = knowledge.ahead.observed
-    if observed.early and not plan.is_bound:
-        found.append(f"{len(observed.early):,} of {counted(observed.ended, 'trial')} failed or were pruned")
-    if observed.lost and not plan.is_bound:
-        found.append(f"{observed.lost:,} of {counted(observed.attempts, 'attempt')} had to run again")
-    how = "measured" if knowledge.startups else "assumed"
-    first = plan.rows[0].startup_s, plan.rows[-1].startup_s
-    span = duration_text(first[0]) + ("" if first[1] - first[0] < 1 else f" to {duration_text(first[1])}")
-    found.append(f"{span} of start-up ({how}) are part of the time")
-    return found
-
-
-def suggested(planned: Planned | None, spec: Spec) -> Row:
-    """The row to submit.
+    Args:
+        options: of the command; its nodes and its time limit are kept if they were given.
+        spec: the sweep.
+        wishes: the user's, for nodes of the site.
 
     Raises:
-        SiteError: if there is none, with one sentence that says what to do.
+        SiteError: if no job ends all trials, with one sentence that says what to do.
+        SpecError: if no duration is known.
     """
+    from mpisweep.search import make_sampler
+
+    planned = make_planned(
+        spec,
+        make_sampler(spec),
+        results_path(options, spec),
+        earlier=options.earlier,
+        wishes=wishes,
+        site=options.site,
+        counts=[options.nodes] if options.nodes else (),
+        walltime_s=options.elapse,
+    )
     if planned is None:
         raise SiteError(f"{spec.source}: --plan: all trials have ended; there is nothing to submit")
     row = planned.plan.suggested
     if row is None:
-        raise SiteError(f"--plan: {_why_none(planned)}")
-    return row
+        raise SiteError(f"--plan: {why_none(planned)}")
+    times = row.time_s - _LAUNCH_S, row.bound_s - _LAUNCH_S
+    in_gpus = planned.machine.unit == "GPU"
+    return Asked(
+        1 if in_gpus else row.nodes,
+        row.nodes if in_gpus else None,
+        row.elapse_s if options.elapse is None else options.elapse,
+        None if planned.plan.is_bound else times,
+        asked_for(planned),
+    )
 
 
-def plan_fields(planned: Planned | None) -> dict[str, Any] | None:
-    """A plan for JSON; None if nothing is left."""
-    if planned is None:
-        return None
-    plan, knowledge, machine = planned
-    return asdict(plan) | {
-        "unit": machine.unit,
-        "machine": machine.what,
-        "measured": knowledge.measured,
-        "measured_elsewhere": knowledge.measured_elsewhere,
-        "devices": list(knowledge.devices),
-        "notes": [*knowledge.notes, *_doubts(planned)],
+# ------------------------------------------------------------------------------------- check --plan
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``check --plan``."""
+    plan = parser.add_argument_group("planning a job")
+    plan.add_argument(
+        "--plan",
+        action="store_true",
+        help="print time, node-hours and the chance to end in time for several numbers of nodes, and what to "
+        "ask for; -n is the number of workers per node",
+    )
+    plan.add_argument(
+        "--pilot",
+        type=pilot_size,
+        metavar="N",
+        help="with --plan: first run N trials that are chosen to tell how long all others take, like "
+        "`mpisweep run --pilot N`; their results stay in the results file",
+    )
+    add_from(plan)
+    plan.add_argument(
+        "--nodes", type=node_counts, metavar="N,...", default=[], help="numbers of nodes (default: doubling)"
+    )
+    plan.add_argument(
+        "--site",
+        metavar="SITE",
+        default="",
+        help="plan for nodes of this site, within the limits of its jobs",
+    )
+    plan.add_argument("--group", metavar="NAME", default="", help="resource group, partition or queue")
+
+
+def check_plan_flags(options: argparse.Namespace) -> None:
+    """Refuse flags of the planner without a plan."""
+    flags = {
+        "--from": options.earlier,
+        "--pilot": options.pilot,
+        "--nodes": options.nodes,
+        "--site": options.site,
+        "--group": options.group,
     }
+    given = [flag for flag, value in flags.items() if value]
+    if given and not options.plan:
+        raise SpecError(f"command line: {', '.join(given)}: only applies with --plan; add it")
+
+
+def _run_pilot(options: argparse.Namespace) -> int:
+    """Run the pilot by the launcher, in a process of its own; returns its exit code."""
+    sweep = [options.sweep] if is_sweep_file(options) else []
+    output = ["-o", options.output] if options.output else []
+    workers = ["-n", str(options.workers)] if options.workers else []
+    command = [
+        *(sys.executable, "-m", "mpisweep", "run", "--pilot", str(options.pilot), "--master", options.master),
+        *(*sweep, *quick_words(options), *output, *workers),
+        *(["--", *options.command_line] if options.command_line else []),
+    ]
+    # Standard output has the plan only.
+    return subprocess.run(command, stdout=sys.stderr, check=False).returncode
+
+
+def print_plan(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> int:
+    """Print a plan, after a pilot if the user wants one; returns the exit code."""
+    path = results_path(options, spec)
+    check_pilot(spec, options.pilot)
+    if options.pilot is not None and (code := _run_pilot(options)):
+        return code
+    planned = make_planned(
+        spec,
+        sampler,
+        path,
+        earlier=options.earlier,
+        wishes=Wishes(group=options.group),
+        site=options.site,
+        workers=options.workers,
+        counts=options.nodes,
+        walltime_s=options.walltime,
+    )
+    if options.json:
+        print_json({
+            "source": spec.source, "name": spec.name, "results": str(path), "plan": plan_fields(planned),
+        })  # fmt: skip
+        return 0
+    print(f'{spec.source}: OK (sweep "{spec.name}")')
+    lines = ["  plan        all trials have ended"] if planned is None else plan_lines(planned)
+    print("\n".join(lines))
+    return 0

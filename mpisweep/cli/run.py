@@ -7,7 +7,16 @@ import os
 
 from mpisweep.batch.variables import CALLER_VARIABLE, LAUNCH_VARIABLE
 from mpisweep.cli.arguments import Commands, add_workers, duration
-from mpisweep.cli.sweepargs import add_split, add_stage_env, add_sweep, check_split, read_spec
+from mpisweep.cli.sweepargs import (
+    add_split,
+    add_stage_env,
+    add_sweep,
+    check_pilot,
+    check_split,
+    pilot_size,
+    planned_times,
+    read_spec,
+)
 from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import SpecError
 
@@ -35,6 +44,20 @@ def add_commands(commands: Commands) -> None:
         action="store_true",
         help="print how the ranks would start and when the sweep would stop; start nothing",
     )
+    parser.add_argument(
+        "--pilot",
+        type=pilot_size,
+        metavar="N",
+        help="run only N trials that are chosen to tell how long all others take, then stop; see "
+        "`mpisweep check --plan`",
+    )
+    parser.add_argument(
+        "--planned",
+        type=planned_times,
+        metavar="SECONDS,SECONDS",
+        help="time that a plan expects and its 95%% bound, recorded beside the time that the run takes; "
+        "`mpisweep submit --plan` sets it",
+    )
     add_split(parser, "cut the sweep into K shares; start the same command in each job")
     add_stage_env(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="print warnings only")
@@ -54,6 +77,7 @@ def _run(options: argparse.Namespace) -> int:
             "mpisweep.run starts the ranks itself; run the script without mpirun, or use "
             "`mpirun mpisweep run`"
         )
+    check_pilot(spec, options.pilot, options.split)
     if expected_rank() is not None or LAUNCH_VARIABLE in os.environ:
         if options.dry_run:
             raise SpecError("--dry-run shows how ranks would start; run it without mpirun")

@@ -35,6 +35,7 @@ __all__ = [
     "duration_model",
     "known_trials",
     "trial_widths",
+    "trial_work",
     "trials_text",
     "warn_about_edits",
 ]
@@ -360,7 +361,7 @@ def duration_model(
         if seconds is not None
     ]
     searched = {name: trials.parameters[name] for name in spec.space.names}
-    model = DurationModel(searched, _work(spec, trials), trials.count, places(spec, trials), elsewhere)
+    model = DurationModel(searched, trial_work(spec, trials), trials.count, places(spec, trials), elsewhere)
     if known is not None:
         # The measurements of earlier runs still hold.
         model.observe(*known.measured)
@@ -379,7 +380,7 @@ def trial_widths(spec: Spec, trials: Trials) -> list[int] | None:
     )
 
 
-def _work(spec: Spec, trials: Trials) -> list[float] | None:
+def trial_work(spec: Spec, trials: Trials) -> list[float] | None:
     """Relative work per rank of every trial; None if unknown."""
     work, widths = _whole_work(spec, trials), trial_widths(spec, trials)
     if work is None or widths is None:

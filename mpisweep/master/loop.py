@@ -19,11 +19,13 @@ import time
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
+from mpisweep.blocks import encode
 from mpisweep.master.best import BestSoFar
 from mpisweep.master.closing import Closing, Stage
 from mpisweep.master.devicechecks import DeviceChecks
 from mpisweep.master.disk_watch import DiskWatch
 from mpisweep.master.effects import Effects
+from mpisweep.master.expectation import Expectation
 from mpisweep.master.inbox import Inbox
 from mpisweep.master.lease_client import LeaseClient
 from mpisweep.master.outbox import Outbox
@@ -82,6 +84,7 @@ class Master:
         search_client: asks a learning search for proposals; None for other searches.
         prune_client: has running trials judged; None if none is pruned.
         request_watch: reads users' requests; None if this run takes none.
+        planned: what a plan predicted, as median and 95% bound in seconds; None without one.
 
     Attributes:
         fenced: set once a later master or another run has taken over the sweep.
@@ -110,26 +113,26 @@ class Master:
         search_client: SearchClient | None = None,
         prune_client: PruneClient | None = None,
         request_watch: RequestWatch | None = None,
+        planned: tuple[float, float] | None = None,
     ) -> None:
         self._spec, self._journal = spec, journal
         self._snapshotter = snapshotter
         self._vigil = vigil
         self._is_shared = lease_client is not None
         self._sink = sink
-        self._stop_at = stop_at
-        self._clock = clock
+        self._stop_at, self._clock = stop_at, clock
         #: Time of the last step; and before which confirmations do not count: this rank was stalled since.
         self._last_step = self._confirm_after = now
         self._roster = Roster()
         self._next_tick = self._next_snapshot = now
-        self._recorded_token = -1
-        self._tells_end = tells_end
+        self._recorded_token, self._tells_end = -1, tells_end
         self._outbox = Outbox(send)
         self._standing = Standing(spec, trials, scheduler, best, measures, now)
         self._effects = Effects(
             trials, journal, self._outbox, send, self._roster, self._standing, lease_client, search_client,
             prune_client, spec, request_watch,
         )  # fmt: skip
+        self._expectation = Expectation(spec, trials, scheduler, ranks, planned, now)
         self._disk = DiskWatch(journal, spec.limits.disk_s)
         self._closing = Closing(
             journal, snapshotter, vigil, lease_client, folders, spec.limits.disk_s, self._tell_end
@@ -198,6 +201,8 @@ class Master:
             return True
         if self._closing.stage is Stage.RUNNING:
             self._checks.step(now)
+            if not self._is_shared and (stated := self._expectation.stated(now)) is not None:
+                self._effects.append(encode(stated))
         sent = self._closing.journal_open and self._release()
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S

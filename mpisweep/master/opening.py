@@ -29,6 +29,7 @@ from mpisweep.master.importing import known_imports
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
 from mpisweep.master.leading import Mastership, RunEndedError
+from mpisweep.master.planning import pilot_of
 from mpisweep.master.request_watch import RequestWatch
 from mpisweep.master.searching import (
     LearningPast,
@@ -102,6 +103,7 @@ class RunFacts:
         version: version of this program.
         launch: id of the command that started the ranks.
         until: when the allocation ends, by the monotonic clock; None if unknown.
+        pilot: number of trials to which it is limited; 0 for no limit.
     """
 
     allocation: Allocation
@@ -110,6 +112,7 @@ class RunFacts:
     version: str
     launch: str = ""
     until: float | None = None
+    pilot: int = 0
 
 
 def open_sweep(
@@ -166,7 +169,7 @@ def open_sweep(
     stop = _plan_stop(spec, facts.until, past.before)
     learned = past.known if share is None else share.base  # members read what has become known since
     learning = learning_past(spec, sampler, trials, learned, imported or new_imports)
-    scheduler = _scheduler(spec, trials, past, facts.launch, stop, search, learning, share)
+    scheduler = _scheduler(spec, trials, past, facts, stop, search, learning, share)
     before = past.before
     best = before.best(spec.objectives) if before else BestSoFar(spec.objectives)
     measures = spec.measures or (before is not None and before.has_metrics)
@@ -281,7 +284,7 @@ def _scheduler(
     spec: Spec,
     trials: Trials,
     past: _Past,
-    launch: str,
+    facts: RunFacts,
     stop: StopPlan | None,
     search: AddingSearch | None,
     learning: LearningPast | None,
@@ -293,6 +296,7 @@ def _scheduler(
     if learning is not None:
         made = len(learning.known) + (0 if share is None else share.proposed)
         proposals = Proposals(learning.search.trials, made, spec.repeats.first)
+    knows_frontier = not is_shared and proposals is None and not facts.pilot
     return Scheduler(
         trials.states,
         trials.attempts,
@@ -300,7 +304,7 @@ def _scheduler(
         retries=spec.limits.retries,
         grace_s=spec.limits.grace_s,
         held=known.held if known and past.follows else {},
-        losses=past.losses(launch),
+        losses=past.losses(facts.launch),
         deadline=None if stop is None else stop.trials_end_at,
         same_failures=spec.limits.same_failures,
         quarantine=spec.limits.quarantine,
@@ -308,11 +312,11 @@ def _scheduler(
         widths=trial_widths(spec, trials),
         teams=known.teams if known and past.follows else {},
         # Members do not exchange evidence about memory, and most trials run elsewhere.
-        frontier=None if is_shared or proposals is not None else make_frontier(spec, trials, known),
+        frontier=make_frontier(spec, trials, known) if knows_frontier else None,
         ceiling=make_ceiling(spec, trials, known),
         search=search,
         proposals=proposals,
-        race=make_race(spec, trials, known),
+        race=None if facts.pilot else make_race(spec, trials, known),
         fresh=known.not_fresh() if known else (),
         retried=known.retried if known else None,
         first=known.first if known else (),
@@ -320,6 +324,7 @@ def _scheduler(
         # A rank that was declared dead may come back.
         patience_s=_PATIENCE_SILENCES * spec.limits.silence_s,
         rules=make_rules(spec, known, follows=past.follows, base=past.before, is_shared=is_shared),
+        only=pilot_of(spec, trials, facts.pilot) if facts.pilot else None,
     )
 
 

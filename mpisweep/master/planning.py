@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mpisweep.blocks import ImportedBlock
 from mpisweep.master.importing import known_imports
-from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths
+from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, trial_work
 from mpisweep.records import AttemptEnd, TrialState, Value
 from mpisweep.results import ResultsError
 from mpisweep.results.journal.reader import Damage
@@ -22,11 +22,12 @@ from mpisweep.results.state import SweepState
 from mpisweep.results.storing import read_here
 from mpisweep.scheduling.drawing import Ahead, Observed
 from mpisweep.scheduling.durations import WORK_NAMES, DurationModel
+from mpisweep.scheduling.pilot import pilot_trials
 from mpisweep.search import LearningSearch, Sampler
 from mpisweep.search.numbering import Trials, number_trials
 from mpisweep.spec import Spec, parse_spec
 
-__all__ = ["Knowledge", "knowledge_of", "trials_ahead"]
+__all__ = ["Knowledge", "knowledge_of", "pilot_of", "trials_ahead"]
 
 #: Attempts that cost time and gave no result.
 _IN_VAIN = (AttemptEnd.LOST, AttemptEnd.SUSPECT, AttemptEnd.NOT_FRESH, AttemptEnd.TOO_LARGE)
@@ -134,6 +135,13 @@ def trials_ahead(
         retries=spec.limits.retries,
         observed=observed,
     )
+
+
+def pilot_of(spec: Spec, trials: Trials, count: int) -> frozenset[int]:
+    """The trials of a pilot: first repeats only, whatever has ended."""
+    candidates = [n for n, repeat in enumerate(trials.repeat_of) if not repeat and n not in trials.excluded]
+    searched = {name: trials.parameters[name] for name in spec.space.names}
+    return frozenset(pilot_trials(searched, trial_work(spec, trials), candidates, count))
 
 
 # ------------------------------------------------------------------------------------- another sweep

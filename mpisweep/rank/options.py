@@ -37,6 +37,10 @@ class RankOptions:
     has_begun: bool = False
     #: Name of the batch system that a launcher has recognised; empty to find out.
     batch_system: str = ""
+    #: Number of pilot trials to which this run is limited; 0 for no limit.
+    pilot: int = 0
+    #: What a plan predicted, as median and 95% bound in seconds; None without one.
+    planned: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class MasterSetup:
                     __version__,
                     self._options.launch,
                     self._run_until(ends_at),
+                    self._options.pilot,
                 ),
                 read_imports=lambda: read_imports(self._server, self._spec),
                 share=share,
@@ -170,6 +171,7 @@ class MasterSetup:
             search_client=search_client,
             prune_client=prune_client,
             request_watch=opened.requests,
+            planned=self._options.planned,
         )
 
 

@@ -281,6 +281,29 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "allocations",
+        "predicted_time",
+        "number",
+        "expected time from its start to the end of its last trial; NaN if nothing was known",
+        "s",
+        added=True,
+    ),
+    Column(
+        "allocations",
+        "predicted_bound",
+        "number",
+        "the time that it was expected to stay below with 95%",
+        "s",
+        added=True,
+    ),
+    Column(
+        "allocations",
+        "predicted_after",
+        "integer",
+        "number of its trials that had ended when that was stated; -1 if it was not",
+        added=True,
+    ),
+    Column(
+        "allocations",
         "code",
         "long text",
         "the user's source files that its trials ran, each with its SHA-256, as JSON; "

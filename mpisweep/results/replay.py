@@ -22,6 +22,7 @@ from mpisweep.blocks import (
     InfeasibleBlock,
     JoinedRecord,
     LeftRecord,
+    PredictedRecord,
     QuarantineRecord,
     ReportBlock,
     RequestRecord,
@@ -100,7 +101,8 @@ def _on_run(state: SweepState, segment: str, record: RunRecord) -> None:
         state.allocations,
         run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
         ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="", launch=record.launch,
-        closing_time=_NAN, code=record.environment.get(CODE, ""),
+        closing_time=_NAN, code=record.environment.get(CODE, ""), predicted_time=_NAN,
+        predicted_bound=_NAN, predicted_after=-1,
     )  # fmt: skip
     state.spec, state.source, state.version = record.spec, record.source, record.version
     state.environment = record.environment | {"command": json.dumps(record.command)}
@@ -113,10 +115,20 @@ def _on_unknown_run(state: SweepState, segment: str) -> int:
         state.requeue_running()
         _append(
             state.allocations, run=name, host="", batch_system="", job_id="", ranks=0, started_at=_NAN,
-            ended_at=_NAN, end="", launch="", closing_time=_NAN, code="",
+            ended_at=_NAN, end="", launch="", closing_time=_NAN, code="", predicted_time=_NAN,
+            predicted_bound=_NAN, predicted_after=-1,
         )  # fmt: skip
     state.run_of_segment[segment] = runs.index(name)
     return runs.index(name)
+
+
+def _on_predicted(state: SweepState, record: PredictedRecord, run: int) -> None:
+    """Keep the first prediction of a run; one that takes over states another."""
+    table = state.allocations
+    if table["predicted_time"][run] != table["predicted_time"][run]:
+        table["predicted_time"][run] = float(record.time_s)
+        table["predicted_bound"][run] = float(record.bound_s)
+        table["predicted_after"][run] = record.after
 
 
 def _on_closed(state: SweepState, record: ClosedRecord, run: int) -> None:
@@ -390,5 +402,6 @@ _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     InfeasibleBlock: _on_infeasible,
     UnfinishedBlock: _on_unfinished,
     RequestRecord: _on_request,
+    PredictedRecord: _on_predicted,
     ClosedRecord: _on_closed,
 }

@@ -6,7 +6,7 @@ The rules (:mod:`mpisweep.scheduling.rules`) are functions over the core and kee
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
@@ -85,6 +85,13 @@ class Start:
     fresh: Iterable[int]
     retried: Mapping[int, int]
     first: Sequence[int]
+    only: Container[int] | None = None
+
+    def divided(self, states: Sequence[int]) -> tuple[list[int], set[int]]:
+        """The waiting trials that this run may start, and those that a pilot leaves to later runs."""
+        waiting = [number for number, state in enumerate(states) if state == WAITING]
+        reserved = set() if self.only is None else {n for n in waiting if n not in self.only}
+        return [number for number in waiting if number not in reserved], reserved
 
 
 class Core:
@@ -131,7 +138,7 @@ class Core:
         self.trials = TrialStates(states, start.attempts)
         self.memory = Memory(frontier, start.fresh, ceiling)
         self.memory.note_running(away)
-        waiting = [n for n, s in enumerate(self.trials.states) if s == WAITING]
+        waiting, self.reserved = start.divided(self.trials.states)
         #: Trials that are not granted to this allocation; None if the sweep is not shared.
         self.supply = Supply(waiting) if shared else None
         self.losses = Losses(start.losses, [number for number in waiting if start.attempts[number]])
@@ -206,7 +213,7 @@ class Core:
         waiting = {n for n, state in enumerate(self.trials.states) if state == WAITING}
         assert len(held) == len(set(held)), "a trial is held by two slots"
         assert set(held) | self.teams.keys() == running, "the running trials are not those that slots hold"
-        pending = [*self.waiting, *self.memory, *self.asked.held_back]
+        pending = [*self.waiting, *self.memory, *self.asked.held_back, *self.reserved]
         assert self.asked.requests or not self.asked.held_back, "a trial is held back for nothing"
         if self.supply is not None:
             pending += [number for number in range(self.total) if number in self.supply]

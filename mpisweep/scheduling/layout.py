@@ -40,16 +40,17 @@ class Laid(NamedTuple):
     alone_s: NDArray[np.float64]
 
 
-def lay_out(drawn: Drawn, workers: int, latency_s: float = 0.0) -> Laid:
+def lay_out(drawn: Drawn, workers: int, latency_s: float = 0.0, single_up_to: int = _MANY) -> Laid:
     """Lay out every draw.
 
     Args:
         drawn: durations, in the order in which the trials start.
         workers: number of workers; at least the widest trial's.
         latency_s: between the end of a trial and the next one's start on the same worker.
+        single_up_to: number of trials from which on they are not laid out one by one.
     """
     draws, count = drawn.durations_s.shape
-    if count > _MANY:
+    if count > single_up_to:
         return _laid_in_bulk(drawn, workers, latency_s)
     free, rows = np.zeros((draws, workers)), np.arange(draws)
     makespan, latest = np.zeros(draws), np.zeros(draws)

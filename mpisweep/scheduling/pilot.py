@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 from mpisweep.records import Value
 from mpisweep.scheduling.regression import FeatureMap
 
-__all__ = ["PILOT_LEAST", "pilot_trials"]
+__all__ = ["pilot_trials"]
 
-#: Trials from which on the duration model predicts.
-PILOT_LEAST = 3
 #: Information about each feature before the first trial, in units of one trial.
 _RIDGE = 1e-3
 

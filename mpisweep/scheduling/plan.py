@@ -33,6 +33,9 @@ CONFIDENCE = 0.95
 _DRAWS, _DRAWS_LEAST = 400, 40
 _DRAWN_AT_MOST = 4_000_000
 _CELLS_AT_MOST = 200_000_000
+#: A prediction without a plan is made by a running master, so it must take milliseconds: numbers of trials
+#: above which there is none or trials are not laid out one by one, and of drawn durations.
+_PLAIN_AT_MOST, _PLAIN_SINGLE, _PLAIN_DRAWN = 100_000, 2_000, 200_000
 #: Draws that the real scheduler runs too, and the number of trials above which it runs none.
 _REAL, _REAL_TRIALS_AT_MOST = 2, 3000
 #: From the end of a trial until the worker begins the next one, in seconds.
@@ -193,14 +196,15 @@ def plain_prediction(ahead: Ahead, workers: int, seed: int) -> tuple[float, floa
     """Median and 95% bound, in seconds, from the first trial's start to the last one's end.
 
     Returns:
-        None if nothing was measured, nothing is left, or the workers are too few.
+        None if nothing was measured, nothing or too much is left, or the workers are too few.
     """
-    if not ahead.count or workers < ahead.widest or not ahead.model.is_known:
+    if not 0 < ahead.count <= _PLAIN_AT_MOST or workers < ahead.widest or not ahead.model.is_known:
         return None
-    drawn = draw_durations(ahead, _draws(ahead.count, workers), np.random.default_rng(seed))
+    draws = max(8, min(_DRAWS // 2, _PLAIN_DRAWN // ahead.count))
+    drawn = draw_durations(ahead, draws, np.random.default_rng(seed))
     if drawn is None:
         return None
-    times = lay_out(drawn, workers, _LATENCY_S).makespan_s
+    times = lay_out(drawn, workers, _LATENCY_S, single_up_to=_PLAIN_SINGLE).makespan_s
     return float(np.median(times)), float(np.quantile(times, CONFIDENCE))
 
 
@@ -294,7 +298,7 @@ def _rounded_up(seconds: float) -> float:
 
 
 def _suggest(rows: Sequence[Row], walltime_s: float | None) -> tuple[Row | None, Row | None]:
-    """The fastest of the rows that cost little more than the cheapest, and the cheapest."""
+    """The shortest job of those that cost little more than the cheapest one, and that one."""
     allowed = [row for row in rows if row.is_allowed]
     if walltime_s is not None:
         allowed = [row for row in allowed if row.probability >= CONFIDENCE]
@@ -302,7 +306,7 @@ def _suggest(rows: Sequence[Row], walltime_s: float | None) -> tuple[Row | None,
         return None, None
     cheapest = min(allowed, key=lambda row: row.node_hours)
     affordable = [row for row in allowed if row.node_hours <= _DEARER * cheapest.node_hours]
-    return min(affordable, key=lambda row: (row.time_s, row.nodes)), cheapest
+    return min(affordable, key=lambda row: (row.elapse_s, row.nodes)), cheapest
 
 
 def _alone(ahead: Ahead, row: Row, laid: Laid) -> Alone | None:

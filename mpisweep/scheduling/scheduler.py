@@ -23,7 +23,7 @@ States of a trial::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -119,6 +119,7 @@ class Scheduler:
         first: trials that users asked to run first, in this order.
         patience_s: how long the present workers may be too few for every waiting trial, in seconds.
         rules: when the search ends although trials are left; None for never.
+        only: the trials of a pilot, to which this run is limited; None to run all.
     """
 
     def __init__(
@@ -148,10 +149,11 @@ class Scheduler:
         first: Sequence[int] = (),
         patience_s: float = 60.0,
         rules: Stopping | None = None,
+        only: Container[int] | None = None,
     ) -> None:
         #: The data, which the rules change.
         self.core = Core(
-            Start(states, attempts, held or {}, losses or {}, teams or {}, fresh, retried or {}, first),
+            Start(states, attempts, held or {}, losses or {}, teams or {}, fresh, retried or {}, first, only),
             Policy(
                 retries=retries,
                 grace_s=grace_s,
@@ -325,6 +327,8 @@ def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
             # The search is about to add some.
             return
         reason = core.stopping
+    elif core.reserved and not core.waiting and not core.memory:
+        reason = core.stopping or EndReason.PILOT
     elif not core.waiting and not core.memory:
         some = core.trials.counts[COMPLETE] + core.trials.counts[PRUNED] > 0 or core.total == 0
         reason = EndReason.COMPLETE if some else EndReason.NOTHING_COMPLETED

@@ -17,6 +17,7 @@ from mpisweep.results.load import Sweep, imported_counts, stop_progress, trials_
 from mpisweep.results.shares.folder import members, part_file
 from mpisweep.results.trial_table import needs_too_much
 from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
+from mpisweep.views.prediction import Prediction, prediction_lines, prediction_of
 from mpisweep.views.requests import RequestStatus, request_lines, requests_of
 from mpisweep.views.usage import Usage, usage_lines, usage_of
 from mpisweep.views.wording import without_finite
@@ -94,6 +95,8 @@ class Status:
     stop: tuple[str, ...]
     #: What users asked of the sweep: first what was applied, then what waits.
     requests: tuple[RequestStatus, ...]
+    #: What the last predicted run was expected to take, and took; None if there is none.
+    prediction: Prediction | None
 
     def as_json(self) -> dict[str, Any]:
         """For :func:`json.dumps`."""
@@ -151,6 +154,7 @@ def sweep_status(sweep: Sweep) -> Status:
         imported=imported_counts(sweep),
         stop=tuple(stop_progress(sweep)),
         requests=tuple(requests_of(sweep)),
+        prediction=prediction_of(sweep),
     )
 
 
@@ -269,6 +273,7 @@ def status_lines(status: Status) -> list[str]:
         f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"
     )
     lines += usage_lines(status.usage, status.complete)
+    lines += prediction_lines(status.prediction)
     if status.stop:
         lines.append(f"  stops at {', or '.join(status.stop)}")
     lines += request_lines(status.requests)

@@ -118,6 +118,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
         "attempts": _list_of(_is_count), "refused": _is_text, "parameters": _dict_of(_is_column),
         "configurations": _list_of(_is_count), "repeats": _list_of(_is_count),
     },
+    "predicted": {"time_s": _is_number, "bound_s": _is_number, "after": _is_count},
     "closed": {"closed_at": _is_number, "why": _is_text},
 }  # fmt: skip
 
