@@ -319,22 +319,10 @@ class ClosedRecord:
 
 
 Record = (
-    RunRecord
-    | ImportedBlock
-    | TrialsBlock
-    | JoinedRecord
-    | CheckedRecord
-    | AssignedBlock
-    | EndedBlock
-    | InfeasibleBlock
-    | ReportBlock
-    | UnfinishedBlock
-    | LeftRecord
-    | QuarantineRecord
-    | RequestRecord
-    | PredictedRecord
-    | ClosedRecord
-)
+    RunRecord | ImportedBlock | TrialsBlock | JoinedRecord | CheckedRecord
+    | AssignedBlock | EndedBlock | InfeasibleBlock | ReportBlock | UnfinishedBlock
+    | LeftRecord | QuarantineRecord | RequestRecord | PredictedRecord | ClosedRecord
+)  # fmt: skip
 
 _TYPES: dict[str, type[Any]] = {made.kind: made for made in get_args(Record)}
 _FIELDS: dict[str, tuple[str, ...]] = {kind: tuple(made.__slots__) for kind, made in _TYPES.items()}

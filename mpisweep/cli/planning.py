@@ -17,8 +17,9 @@ from mpisweep.batch.sitefile import load_site
 from mpisweep.batch.sizes import Machine, at_site, doubling
 from mpisweep.batch.walltime import closing_s
 from mpisweep.cli.arguments import at_least_1, print_json
+from mpisweep.cli.pilots import check_pilot, pilot_size
 from mpisweep.cli.planwords import Planned, asked_for, plan_fields, plan_lines, why_none
-from mpisweep.cli.sweepargs import check_pilot, is_sweep_file, pilot_size, quick_words, results_path
+from mpisweep.cli.sweepargs import is_sweep_file, quick_words, results_path
 from mpisweep.devices.nodes import default_workers, this_node
 from mpisweep.progress import counted
 from mpisweep.spec import COMMAND_LINE, Spec, SpecError

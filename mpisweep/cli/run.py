@@ -7,14 +7,12 @@ import os
 
 from mpisweep.batch.variables import CALLER_VARIABLE, LAUNCH_VARIABLE
 from mpisweep.cli.arguments import Commands, add_workers, duration
+from mpisweep.cli.pilots import check_pilot, pilot_size, planned_times
 from mpisweep.cli.sweepargs import (
     add_split,
     add_stage_env,
     add_sweep,
-    check_pilot,
     check_split,
-    pilot_size,
-    planned_times,
     read_spec,
 )
 from mpisweep.rank.transport import expected_rank

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -29,12 +28,9 @@ __all__ = [
     "add_split",
     "add_stage_env",
     "add_sweep",
-    "check_pilot",
     "check_split",
     "check_time",
     "is_sweep_file",
-    "pilot_size",
-    "planned_times",
     "quick_words",
     "read_spec",
     "results_path",
@@ -55,10 +51,6 @@ _SEVERAL = ("objective", "direction")
 _KEYS = ("name", *_SEVERAL, "search", "prune", "order", "points", "trials", "repeats", "seed", "max_points")
 _LIMITS = ("timeout", "retries")
 _STOP = ("target", "patience", "device_hours")
-
-
-#: The duration model predicts from three measured trials on.
-_PILOT_LEAST = 3
 
 
 class _Searches:
@@ -268,44 +260,6 @@ def check_split(spec: Spec, split: int | None) -> None:
         )
     if split is not None:
         _check_race(spec)
-
-
-def pilot_size(text: str) -> int:
-    """Parse the number of trials of a pilot."""
-    count = at_least_1(text)
-    if count < _PILOT_LEAST:
-        raise argparse.ArgumentTypeError(
-            f"durations are predicted from {_PILOT_LEAST} trials on, and {count} are fewer; use e.g. 5"
-        )
-    return count
-
-
-def planned_times(text: str) -> tuple[float, float]:
-    """Parse the median and the bound of a plan, in seconds."""
-    try:
-        expected, bound = map(float, text.split(","))
-    except ValueError:
-        expected = bound = math.nan
-    if not 0 <= expected <= bound < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not two ascending numbers of seconds, e.g. 3500,4100")
-    return expected, bound
-
-
-def check_pilot(spec: Spec, pilot: int | None, split: int | None = None) -> None:
-    """Reject a pilot of a search that chooses its trials itself, or of a split sweep.
-
-    Raises:
-        SpecError: if there can be no pilot.
-    """
-    if pilot is None:
-        return
-    if spec.search in ADAPTIVE:
-        raise SpecError(
-            f"{spec.source}: --pilot: {spec.search_text!r} chooses its trials from results; start the sweep, "
-            "stop it after some trials with `mpisweep stop`, and plan the rest"
-        )
-    if split is not None:
-        raise SpecError("command line: --pilot with --split: run the pilot first, and alone")
 
 
 def _check_race(spec: Spec) -> None:

@@ -123,11 +123,13 @@ def _on_unknown_run(state: SweepState, segment: str) -> int:
 
 
 def _on_predicted(state: SweepState, record: PredictedRecord, run: int) -> None:
-    """Keep the first prediction of a run; one that takes over states another."""
+    """Keep the first prediction of a run; a master that takes over states another."""
     table = state.allocations
     if table["predicted_time"][run] != table["predicted_time"][run]:
-        table["predicted_time"][run] = float(record.time_s)
-        table["predicted_bound"][run] = float(record.bound_s)
+        table["predicted_time"][run], table["predicted_bound"][run] = (
+            float(record.time_s),
+            float(record.bound_s),
+        )
         table["predicted_after"][run] = record.after
 
 
@@ -391,17 +393,11 @@ def _values(column: ColumnValues, skip: int, rows: int) -> list[Value | None]:
 
 
 _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
-    ImportedBlock: _on_imported,
-    TrialsBlock: _on_trials,
-    JoinedRecord: _on_joined,
-    CheckedRecord: _on_checked,
-    LeftRecord: _on_left,
-    QuarantineRecord: _on_quarantined,
-    AssignedBlock: _on_assigned,
-    EndedBlock: _on_ended,
-    InfeasibleBlock: _on_infeasible,
-    UnfinishedBlock: _on_unfinished,
-    RequestRecord: _on_request,
-    PredictedRecord: _on_predicted,
+    ImportedBlock: _on_imported, TrialsBlock: _on_trials,
+    JoinedRecord: _on_joined, CheckedRecord: _on_checked,
+    LeftRecord: _on_left, QuarantineRecord: _on_quarantined,
+    AssignedBlock: _on_assigned, EndedBlock: _on_ended,
+    InfeasibleBlock: _on_infeasible, UnfinishedBlock: _on_unfinished,
+    RequestRecord: _on_request, PredictedRecord: _on_predicted,
     ClosedRecord: _on_closed,
-}
+}  # fmt: skip

@@ -147,7 +147,7 @@ class Core:
         queued = [] if shared else self.memory.hold(waiting)
         self.waiting = Waiting(model, widths, queued, self.losses.suspects)
         self.asked = Asked(dict(start.retried))
-        self.run_first(start.first)
+        self.run_first([number for number in start.first if number not in self.reserved])
         self.common_error, self.devices = CommonError(policy.same_failures), Devices()
         self.slots = Slots(self.devices.quarantined, self.memory.kinds, shared=shared)
         #: Running trials of several ranks.
