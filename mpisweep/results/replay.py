@@ -113,11 +113,8 @@ def _on_unknown_run(state: SweepState, segment: str) -> int:
     name, runs = run_of(segment), state.allocations["run"]
     if name not in runs:
         state.requeue_running()
-        _append(
-            state.allocations, run=name, host="", batch_system="", job_id="", ranks=0, started_at=_NAN,
-            ended_at=_NAN, end="", launch="", closing_time=_NAN, code="", predicted_time=_NAN,
-            predicted_bound=_NAN, predicted_after=-1,
-        )  # fmt: skip
+        usual = SweepState.usual_row("allocations")
+        _append(state.allocations, **usual | {"run": name, "ranks": 0})
     state.run_of_segment[segment] = runs.index(name)
     return runs.index(name)
 
