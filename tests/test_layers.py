@@ -666,5 +666,6 @@ def test_a_command_imports_no_other_commands():
     found = loaded("from mpisweep.cli.program import make_parser; make_parser('run')")
     others = {name for name in found if name.startswith("mpisweep.cli.")}
     assert others == {
-        f"mpisweep.cli.{name}" for name in ("arguments", "examples", "parser", "program", "run", "sweepargs")
+        f"mpisweep.cli.{name}"
+        for name in ("arguments", "examples", "parser", "pilots", "program", "run", "sweepargs")
     }
