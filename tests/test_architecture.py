@@ -162,7 +162,7 @@ def test_a_new_import_is_a_new_arrow(copy):
     assert changed.arrows == house.arrows | {("devices", "bounds"): 1}
     assert ("devices", "bounds") in changed.drawn
     assert drawn(copy, MODULES) != MODULES.read_text(encoding="utf-8")
-    assert "`bounds` 1, `records` 1" in drawn(copy, architecture.PAGE)
+    assert "`bounds` 1, `errors` 1, `records` 1" in drawn(copy, architecture.PAGE)
 
 
 def test_a_new_module_stands_in_its_room(copy):
@@ -183,8 +183,8 @@ def test_rooms_that_import_each_other_are_not_drawn(copy):
         (
             "scheduling/trials.py",
             "(TrialState.RUNNING, TrialState.WAITING): ",
-            '(TrialState.FAILED, TrialState.WAITING): "forgiven", (TrialState.RUNNING, TrialState.WAITING): ',
-            "| failed | forgiven |",
+            '(TrialState.PRUNED, TrialState.WAITING): "forgiven", (TrialState.RUNNING, TrialState.WAITING): ',
+            "| pruned | forgiven |",
         ),
         ("records.py", "    LOST = 3\n", "    LOST = 3\n    #: Gone for good.\n    GONE = 8\n", "| gone | Gone for good. |"),
         ("master/closing.py", "self.stage = Stage.CLAIM", "self.stage = Stage.OVER", "| `SHARE` | .* | `OVER` |"),

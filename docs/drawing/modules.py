@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise, permutations
 from math import dist, sqrt
@@ -24,6 +24,10 @@ _GAP, _BETWEEN = 52, 18
 #: What an arrow that passes a floor takes of its width.
 _CHANNEL = 22
 _LINE = 15
+#: All orders of up to so many items on a floor are tried.
+_FEW = 6
+#: Width of a letter of a module and of a title, and what lies left and right of them.
+_LETTER, _BOLD, _MARGINS = 7.3, 8.8, 14
 _FILLS = ("#f6f8fa", "#ddf4ff")
 
 #: A room, or an arrow on its way past a floor: from, to.
@@ -149,14 +153,23 @@ class _Plan:
         for sweep in range(6):
             order = range(len(rows)) if sweep % 2 else range(len(rows) - 1, -1, -1)
             for floor in order:
-                rows = min(
-                    (
-                        [*rows[:floor], list(row), *rows[floor + 1 :]]
-                        for row in permutations(sorted(rows[floor], key=str))
-                    ),
-                    key=partial(self._cost, floor=floor),
-                )
+                rows = self._best_order(rows, floor)
         return rows
+
+    def _best_order(self, rows: list[list[Item]], floor: int) -> list[list[Item]]:
+        """The rows with one floor in its best order; of many items, in one that no single move betters."""
+        cost = partial(self._cost, floor=floor)
+
+        def with_row(row: Sequence[Item]) -> list[list[Item]]:
+            return [*rows[:floor], list(row), *rows[floor + 1 :]]
+
+        if len(rows[floor]) <= _FEW:
+            return min(map(with_row, permutations(sorted(rows[floor], key=str))), key=cost)
+        while True:
+            better = min(map(with_row, _moved(rows[floor])), key=cost)
+            if cost(better) >= cost(rows):
+                return rows
+            rows = better
 
     def _cost(self, rows: list[list[Item]], *, floor: int) -> tuple[int, float]:
         crossings, length = 0, 0.0
@@ -173,14 +186,24 @@ class _Plan:
         """Where each item of a floor begins and ends."""
         free = _RIGHT - _LEFT - _BETWEEN * (len(row) - 1)
         free -= _CHANNEL * sum(isinstance(item, tuple) for item in row)
+        rooms = [item for item in row if isinstance(item, str)]
         weights = {
-            item: max(7.0, sqrt(sum(len(name) + 2 for name in self.house.modules(item))))
-            for item in row
-            if isinstance(item, str)
+            room: max(7.0, sqrt(sum(len(name) + 2 for name in self.house.modules(room)))) for room in rooms
         }
+        # No name is wider than its room.
+        least = {
+            room: _MARGINS + max(_LETTER * max(map(len, self.house.modules(room)), default=0),
+                                 _BOLD * len(self.house.title(room)))
+            for room in rooms
+        }  # fmt: skip
+        free = max(0.0, free - sum(least.values()))
         x, found = float(_LEFT), {}
         for item in row:
-            width = _CHANNEL if isinstance(item, tuple) else free * weights[item] / sum(weights.values())
+            width = (
+                _CHANNEL
+                if isinstance(item, tuple)
+                else least[item] + free * weights[item] / sum(weights.values())
+            )
             found[item] = (x, x + width)
             x += width + _BETWEEN
         return found
@@ -189,6 +212,14 @@ class _Plan:
         """Where an arrow touches an item: one of so many."""
         left, right = self.spans[floor, item]
         return left + (right - left) * (place + 0.5) / count
+
+
+def _moved(row: Sequence[Item]) -> Iterator[list[Item]]:
+    """Yield the orders in which one item has another place."""
+    for item in row:
+        others = [other for other in row if other != item]
+        for place in range(len(row)):
+            yield [*others[:place], item, *others[place:]]
 
 
 def modules_picture(source: Source) -> str:

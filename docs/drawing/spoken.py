@@ -200,12 +200,13 @@ def _slots(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
 
 
 def _variables(source: Source) -> list[str]:
+    """The environment variables that a rank reads."""
     return [
         node.value.value
-        for node in source.trees["batch.launch"].body
+        for node in source.trees["batch.variables"].body
         if isinstance(node, ast.Assign)
-        and word_of(node.targets[0]).endswith("_VARIABLE")
         and isinstance(node.value, ast.Constant)
+        and word_of(node.targets[0]) in source.texts["cli.rank"]
     ]
 
 
