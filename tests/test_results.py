@@ -696,7 +696,7 @@ def test_a_newer_format_is_refused(path):
     with h5py.File(path, "w") as file:
         file.attrs.update({"format": "mpisweep", "format_version": 99, "version": "7.0"})
     with pytest.raises(
-        ResultsError, match=r"format version 99, and this mpisweep reads up to 1; use mpisweep 7\.0"
+        ResultsError, match=r"format version 99, and this mpisweep reads up to 2; use mpisweep 7\.0"
     ):
         mpisweep.load(path)
 
