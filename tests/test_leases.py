@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mpisweep.blocks import ImportedBlock
 from mpisweep.master.joining import cut, join
 from mpisweep.master.snapshotter import Snapshotter
 from mpisweep.results import ResultsError, shares_folder
@@ -233,11 +234,18 @@ def test_chunks_hold_every_trial_once_and_none_exceeds_its_share(weights, split)
     assert not chunks or len(chunks[-1]) <= max(1, len(weights) / (64 * split))
 
 
+def imports_nothing() -> ImportedBlock:
+    raise AssertionError("the sweep file imports nothing")
+
+
 def test_the_trials_of_a_chunk_need_equally_many_ranks(tmp_path: Path):
     text = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 9 }\nranks_per_trial = [1, 2]\n'
     snapshotter = cast(Snapshotter, SimpleNamespace(read=read_here))
     spec = parse_spec(text, source="s.toml", folder=tmp_path)
-    join(spec, tmp_path / "r.h5", 2, snapshotter, job_id="", member="m", has_begun=False)
+    join(
+        spec, tmp_path / "r.h5", 2, snapshotter, job_id="", member="m", has_begun=False,
+        read_imports=imports_nothing,
+    )  # fmt: skip
     shared = read_shared(shares_folder(tmp_path / "r.h5"))
     assert shared is not None
     assert sorted(number for chunk in shared.chunks for number in chunk) == list(range(18))
