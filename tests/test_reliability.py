@@ -626,7 +626,7 @@ def test_damage_in_a_journal_is_reported_and_kept_and_everything_else_used(
     process, _ranks = running(folder, environment, 40, 2)
     # The journal is not read where the file covers it.  More records must follow the damaged one: the last
     # could also be torn by a kill.
-    wait_for(lambda: len(ends_beyond_the_file(folder)) > 1)
+    wait_for(lambda: (folder / "r.h5").exists() and len(ends_beyond_the_file(folder)) > 1)
     storm.kill(psutil.Process(process.pid), everything=True)
     process.wait()
     whole = package.load(folder / "r.h5")
