@@ -18,7 +18,7 @@ from test_run import start
 from waiting import wait_for
 
 import mpisweep as package
-from mpisweep.progress import Bar
+from mpisweep.batch.bar import Bar
 from mpisweep.views.watch import look_at
 from mpisweep.workloads.resnet50.experiment import READ_EVERY_S
 
