@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import IO
 
-from mpisweep.api.display import View
+from mpisweep.batch.output import View
 from mpisweep.batch.variables import CALLER_VARIABLE, PROGRESS_VARIABLE
 from mpisweep.processes.kernel import end_family, python_command
 from mpisweep.progress import parse

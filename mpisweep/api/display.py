@@ -7,35 +7,13 @@ import html
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from mpisweep.batch.bar import Bar
+from mpisweep.batch.output import PlainView, View
 from mpisweep.progress import Progress, progress_line
 
-__all__ = ["View", "chosen_view"]
-
-
-class View(Protocol):
-    """Shows output and progress; see :class:`mpisweep.batch.output.View`."""
-
-    def write(self, line: str, *, error: bool = False) -> None:
-        """Show a line of output."""
-
-    def show(self, progress: Progress) -> None:
-        """Show how far the sweep is."""
-
-
-class LogView:
-    """Lines on standard output and standard error, among them progress lines of the ranks."""
-
-    def write(self, line: str, *, error: bool = False) -> None:
-        """Print a line; if the reader is gone, drop it, and the sweep continues."""
-        stream = sys.stderr if error else sys.stdout
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            print(line, file=stream, flush=True)
-
-    def show(self, progress: Progress) -> None:
-        """Ignore it: it is drawn by other views only."""
+__all__ = ["chosen_view"]
 
 
 class NotebookView:
@@ -84,7 +62,7 @@ def chosen_view() -> Iterator[tuple[View, bool]]:
         with Bar(console) as bar:
             yield bar, True
         return
-    yield LogView(), False
+    yield PlainView(), False
 
 
 def _notebook_display() -> Any:

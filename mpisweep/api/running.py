@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, Unpack
 
 from mpisweep.api.command import Done, follow
-from mpisweep.api.display import LogView, chosen_view
+from mpisweep.api.display import chosen_view
 from mpisweep.api.errors import InputError, SweepError
 from mpisweep.api.functions import check_not_in_trial
 from mpisweep.api.keys import Source, SweepKeys
 from mpisweep.api.source import Asked, asked_sweep
+from mpisweep.batch.output import PlainView
 
 if TYPE_CHECKING:
     from mpisweep.results.load import Sweep
@@ -76,7 +77,7 @@ def run(
             with chosen_view() as (view, draws):
                 done = follow(["run", *asked.arguments, *options], view, draws=draws, kept_open=kept_open)
         else:
-            done = follow(["run", *asked.arguments, *options], LogView(), draws=False, kept_open=kept_open)
+            done = follow(["run", *asked.arguments, *options], PlainView(), draws=False, kept_open=kept_open)
     return _outcome(asked, done)
 
 

@@ -114,7 +114,7 @@ class PlainView:
         """Ignore it: without a bar ranks are not asked for progress."""
 
 
-class RelayView:
+class RelayView(PlainView):
     """Output for a program that draws the progress from marked lines."""
 
     def __init__(self) -> None:
@@ -123,9 +123,8 @@ class RelayView:
 
     def write(self, line: str, *, error: bool = False) -> None:
         """Print a line; if the reader is gone, drop it, and the ranks continue."""
-        stream = sys.stderr if error else sys.stdout
-        with self._lock, contextlib.suppress(OSError, ValueError, AttributeError):
-            print(line, file=stream, flush=True)
+        with self._lock:
+            super().write(line, error=error)
 
     def show(self, progress: Progress) -> None:
         """Print a marked line."""

@@ -19,10 +19,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from socket import socket
 from typing import TYPE_CHECKING, Any
 
-from mpisweep.search.nice import behave
+from mpisweep.search.nice import answer_lines, behave
 from mpisweep.spec import Spec, parse_spec
 
 if TYPE_CHECKING:
@@ -45,24 +44,20 @@ def serve_pruner(files: list[int], arguments: Mapping[str, Any]) -> None:
         arguments: the sweep (``spec``, ``source``, ``folder``), and the ``path`` of its results file.
     """
     behave("mpisweep-prune")
-    with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
-        try:
-            spec = parse_spec(
-                arguments["spec"], source=arguments["source"], folder=Path(arguments["folder"]),
-                is_recorded=True,
-            )  # fmt: skip
-            bench = Bench(spec)
-            for text in line:
-                asked, answer = json.loads(text), {}
-                if asked["ask"] == "load":
-                    answer["hopeless"] = bench.load(Path(arguments["path"]))
-                else:
-                    answer["hopeless"] = bench.judge(asked["events"])
-                print(json.dumps(answer), file=line, flush=True)
-        except Exception as error:
-            # A pruner is third-party code and may raise anything.
-            text = f"{type(error).__name__}: {error}"
-            print(json.dumps({"error": text}), file=line, flush=True)
+    answer_lines(files[0], lambda lines: _answers(lines, arguments))
+
+
+def _answers(lines: Iterator[str], arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    spec = parse_spec(
+        arguments["spec"], source=arguments["source"], folder=Path(arguments["folder"]), is_recorded=True
+    )
+    bench = Bench(spec)
+    for text in lines:
+        asked = json.loads(text)
+        if asked["ask"] == "load":
+            yield {"hopeless": bench.load(Path(arguments["path"]))}
+        else:
+            yield {"hopeless": bench.judge(asked["events"])}
 
 
 class Bench:

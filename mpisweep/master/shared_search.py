@@ -24,7 +24,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from socket import socket
 from typing import TYPE_CHECKING, Any
 
 from mpisweep.processes.kernel import this_host
@@ -35,7 +34,7 @@ from mpisweep.results.shares.merging import read_readable
 from mpisweep.results.shares.rounds import Round, publish_round, read_rounds
 from mpisweep.results.state import SweepState
 from mpisweep.search.learning import LearningSearch, Outcome
-from mpisweep.search.nice import behave
+from mpisweep.search.nice import answer_lines, behave
 from mpisweep.search.repeated import MeanOfRepeats
 from mpisweep.spec import parse_spec
 
@@ -61,19 +60,12 @@ def serve_shared_search(files: list[int], arguments: Mapping[str, Any]) -> None:
             and the ``names`` of all parameters.
     """
     behave("mpisweep-search")
-    with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
-        try:
-            for answer in _answers(line, arguments):
-                print(json.dumps(answer), file=line, flush=True)
-        except Exception as error:
-            # A sampler is third-party code and may raise anything.
-            text = f"{type(error).__name__}: {error}"
-            print(json.dumps({"error": text}), file=line, flush=True)
+    answer_lines(files[0], lambda lines: _answers(lines, arguments))
 
 
-def _answers(line: Any, arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _answers(lines: Iterator[str], arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     search: SharedSearch | None = None
-    for text in line:
+    for text in lines:
         asked = json.loads(text)
         try:
             if search is None:

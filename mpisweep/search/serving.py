@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 from mpisweep.search.learning import LearningSearch
-from mpisweep.search.nice import behave
+from mpisweep.search.nice import answer_lines, behave
 from mpisweep.spec import parse_spec
 
 __all__ = ["serve_search"]
@@ -39,17 +38,10 @@ def serve_search(files: list[int], arguments: Mapping[str, Any]) -> None:
             ``ends``, ``imported``).
     """
     behave("mpisweep-search")
-    with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
-        try:
-            for answer in _answers(line, arguments):
-                print(json.dumps(answer), file=line, flush=True)
-        except Exception as error:
-            # A sampler is third-party code and may raise anything.
-            text = f"{type(error).__name__}: {error}"
-            print(json.dumps({"error": text}), file=line, flush=True)
+    answer_lines(files[0], lambda lines: _answers(lines, arguments))
 
 
-def _answers(line: Any, arguments: Mapping[str, Any]) -> Any:
+def _answers(lines: Iterator[str], arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     # Imports Optuna, half a second.
     from mpisweep.search.proposing import End, Past, Proposer
 
@@ -66,7 +58,7 @@ def _answers(line: Any, arguments: Mapping[str, Any]) -> Any:
     sampler = LearningSearch.from_spec(spec).sampler
     directions = [objective.direction for objective in spec.objectives]
     proposer = Proposer(spec.space, sampler, spec.seed, directions, past)
-    for text in line:
+    for text in lines:
         asked = json.loads(text)
         proposer.tell(End(*one) for one in asked["ends"])
         answer: dict[str, Any] = {"ends": proposer.ends}

@@ -35,7 +35,7 @@ from typing import Any
 from mpisweep.results import ResultsError
 from mpisweep.results.shares.leases import Lease
 from mpisweep.results.shares.rounds import Round, lease_of, read_round
-from mpisweep.results.syncing import sync
+from mpisweep.results.syncing import create_once, sync, write_synced
 
 __all__ = [
     "SharedSweep",
@@ -151,7 +151,7 @@ def create_shares(folder: Path, shared: SharedSweep, before: Path, token: Path |
     try:
         if before.exists():
             os.link(before, base_file(made))
-        _write_synced(made / "sweep.json", json.dumps(asdict(shared)))
+        write_synced(made / "sweep.json", json.dumps(asdict(shared)))
         sync(made)
         try:
             # The rename would replace an empty folder; ours is never empty.
@@ -200,7 +200,7 @@ def clear_away(folder: Path, known: Iterable[str], damaged: Path, same: Path | N
 def write_rule(folder: Path, rule: str) -> None:
     """Have all members stop by a rule of [stop]."""
     aside = folder / f"rule.{secrets.token_hex(8)}"
-    _write_synced(aside, rule)
+    write_synced(aside, rule)
     os.replace(aside, rule_file(folder))
 
 
@@ -246,23 +246,4 @@ def _read_lease(path: Path) -> Lease:
 
 def take_lease(folder: Path, lease: Lease) -> bool:
     """Write a lease durably; False if another member holds it."""
-    aside = folder / f"lease.{secrets.token_hex(8)}"
-    try:
-        _write_synced(aside, json.dumps(asdict(lease)))
-        try:
-            os.link(aside, folder / f"{lease.chunk:05d}-{lease.epoch:06d}.lease")
-        except FileExistsError:
-            # Over NFS the answer may be lost, and the repeated request then finds our own link.
-            if aside.stat().st_nlink < 2:
-                return False
-        sync(folder)
-        return True
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
+    return create_once(folder / f"{lease.chunk:05d}-{lease.epoch:06d}.lease", json.dumps(asdict(lease)))

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 from mpisweep.records import Value
 from mpisweep.results import ResultsError
 from mpisweep.results.shares.leases import Lease
-from mpisweep.results.syncing import sync
+from mpisweep.results.syncing import create_once
 
 __all__ = ["Round", "lease_of", "publish_round", "read_round", "read_rounds"]
 
@@ -118,22 +117,7 @@ def read_round(path: Path) -> Round:
 
 def publish_round(folder: Path, made: Round) -> bool:
     """Write a round durably; False if another member has made it."""
-    aside = folder / f"round.{secrets.token_hex(8)}"
-    try:
-        with aside.open("w", encoding="utf-8") as out:
-            out.write(json.dumps(asdict(made)))
-            out.flush()
-            os.fsync(out.fileno())
-        try:
-            os.link(aside, folder / f"{made.index:05d}{_SUFFIX}")
-        except FileExistsError:
-            # Over NFS the answer may be lost, and the repeated request then finds our own link.
-            if aside.stat().st_nlink < 2:
-                return False
-        sync(folder)
-        return True
-    finally:
-        aside.unlink(missing_ok=True)
+    return create_once(folder / f"{made.index:05d}{_SUFFIX}", json.dumps(asdict(made)))
 
 
 def lease_of(made: Round) -> Lease:
