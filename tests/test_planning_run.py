@@ -172,6 +172,32 @@ def test_a_pilot_under_mpirun_runs_its_trials_and_no_other(folder, mpisweep, sle
     assert set(sweep.trials["repeat"][sweep.trials["state"] == "complete"].tolist()) == {0}
 
 
+def test_a_pilot_runs_the_workload_that_was_checked(folder, mpisweep):
+    """That of --folder; one of the same name in the working directory fails."""
+    for place, seconds in (folder, "a"), (folder / "code", "0.01"):
+        place.mkdir(exist_ok=True)
+        (place / "nap.py").write_text(
+            f"import time\n\ndef nap(trial):\n    time.sleep(float({seconds!r}))\n    return {{'loss': 1.0}}\n"
+        )
+    done = mpisweep(
+        "check",
+        "nap:nap",
+        "-p",
+        "x=1:9",
+        "--folder",
+        "code",
+        "-o",
+        "s.h5",
+        "-n",
+        "1",
+        "--plan",
+        "--pilot",
+        "3",
+    )
+    assert done.returncode == 0, done.stderr
+    assert package.load(folder / "s.h5").count(TrialState.COMPLETE) == 3
+
+
 def test_the_first_expectation_of_a_run_without_a_plan_is_recorded(folder, mpisweep, sleepy):
     assert mpisweep("run", sleepy("size = { from = 60, to = 80 }"), "-n", "2", "-q").returncode == 0
     row = package.load(folder / "s.h5").allocations[0]

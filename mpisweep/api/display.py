@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from mpisweep.batch.bar import Bar
 from mpisweep.batch.output import PlainView, View
 from mpisweep.progress import Progress, progress_line
 
@@ -56,6 +55,8 @@ def chosen_view() -> Iterator[tuple[View, bool]]:
         yield NotebookView(display), True
         return
     from rich.console import Console
+
+    from mpisweep.batch.bar import Bar
 
     console = Console(stderr=True)
     if console.is_terminal and os.environ.get("TERM") != "dumb":

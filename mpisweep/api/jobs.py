@@ -17,7 +17,6 @@ from mpisweep.api.keys import Source, SweepKeys
 from mpisweep.api.running import Duration, Master
 from mpisweep.api.source import Asked, asked_sweep
 from mpisweep.batch.chain import read_record
-from mpisweep.batch.jobfacts import JobState
 from mpisweep.batch.queue import ask
 from mpisweep.batch.registry import batch_system
 from mpisweep.results import ResultsError
@@ -31,7 +30,7 @@ __all__ = ["Job", "State", "submit"]
 State: TypeAlias = Literal["waiting", "held", "running", "gone", "unknown"]
 
 #: The order in which the states of several jobs count: one that runs makes all of them running.
-_ORDER: tuple[State, ...] = ("running", "unknown", "waiting", "held")
+_ORDER: tuple[State, ...] = ("running", "waiting", "held")
 #: A job can be gone before other nodes see the results file, in seconds.
 _SEEN_S = 30.0
 _LOOK_S = 1.0
@@ -66,7 +65,7 @@ class Job:
         answer = ask(system, self._all_ids()) if system is not None else None
         if answer is None:
             return "unknown"
-        states: set[State] = {_word(job.state) for job in answer.values()}
+        states = {str(job.state) for job in answer.values()}
         return next((state for state in _ORDER if state in states), "gone")
 
     def sweep(self) -> Sweep:
@@ -126,14 +125,6 @@ class Job:
         return [*self.ids, *(
             job.job_id for job in record.submitted if job.chain in own and job.job_id not in self.ids
         )]  # fmt: skip
-
-
-def _word(state: JobState) -> State:
-    words: dict[JobState, State] = {
-        JobState.WAITING: "waiting", JobState.HELD: "held", JobState.RUNNING: "running",
-        JobState.GONE: "gone",
-    }  # fmt: skip
-    return words[state]
 
 
 def submit(

@@ -20,7 +20,7 @@ from mpisweep.api.functions import named_function
 from mpisweep.api.keys import Source
 from mpisweep.results import behind_link
 from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
-from mpisweep.spec.catalogue import BUILTIN, is_workload
+from mpisweep.spec.catalogue import names_workload
 from mpisweep.spec.mapping import sweep_text
 from mpisweep.spec.points import read_points_file
 from mpisweep.spec.quick import default_name
@@ -141,10 +141,7 @@ def _sweep_file(source: Source) -> Path | None:
     if not isinstance(source, (str, os.PathLike)):
         return None
     name = os.fspath(source)
-    is_file = Path(name).exists() and name not in BUILTIN
-    if isinstance(source, str) and not is_file and (":" in name or is_workload(name)):
-        return None
-    return Path(name)
+    return None if isinstance(source, str) and names_workload(name) else Path(name)
 
 
 def _from_keys(source: Source | None, given: dict[str, Any], output: str | os.PathLike[str] | None) -> Asked:

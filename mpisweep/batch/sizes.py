@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mpisweep.batch.request import Wishes, plan_job
 from mpisweep.batch.site import ResourceGroup, Site
+from mpisweep.progress import counted
 
 __all__ = ["Machine", "at_site", "doubling"]
 
@@ -51,19 +52,16 @@ def at_site(site: Site, wishes: Wishes, devices_per_trial: float) -> Machine:
         SiteError: if the site file does not say what a node has, or the wishes are beyond its limits.
     """
     # Only the number of ranks is wanted: any name of a project and any time limit do.
-    one = Wishes(
-        1, 1.0, wishes.gpus, wishes.ranks, wishes.cores, wishes.group, wishes.project or "any",
-        wishes.modules, wishes.directives,
-    )  # fmt: skip
+    one = replace(wishes, nodes=1, elapse_s=1.0, project=wishes.project or "any")
     if site.unit == "gpu":
         group = site.resource_group(wishes.group or site.group)
         return Machine(
             "GPU", 1 / devices_per_trial, f"GPUs of {site.name}", group.gpus or site.gpus_per_node, group
         )
     job = plan_job(site, one, devices_per_trial)
-    most = 1 if not site.system.marker else (group := site.resource_group(job.group)).most_nodes
-    limits = group if site.system.marker else None
-    each = f"{job.ranks_per_node} worker{'s' * (job.ranks_per_node != 1)} each"
+    limits = site.resource_group(job.group) if site.system.marker else None
+    most = 1 if limits is None else limits.most_nodes
+    each = f"{counted(job.ranks_per_node, 'worker')} each"
     return Machine("node", job.ranks_per_node, f"nodes of {site.name} with {each}", most, limits)
 
 

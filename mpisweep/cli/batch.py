@@ -273,8 +273,6 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
         venv = sys.prefix
     passed = [] if options.master == "auto" else ["--master", options.master]
     passed += ["--stage-env"] if options.stage_env else []
-    # The job starts in this folder.
-    passed += ["--folder", options.folder] if options.folder is not None else []
     planned = getattr(options, "planned", "")
     passed += ["--planned", planned] if planned else []
     return Payload(

@@ -242,17 +242,15 @@ class _Remaining(NamedTuple):
 def _remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> _Remaining:
     from mpisweep.master.importing import known_imports
     from mpisweep.master.known import duration_model, known_trials, trial_widths
+    from mpisweep.master.planning import to_propose
     from mpisweep.scheduling.forecast import forecast
-    from mpisweep.search import LearningSearch
     from mpisweep.search.numbering import number_trials
 
     path = results_path(options, spec)
     known = known_trials(spec, path)
     trials = number_trials(spec, sampler, known)
     left = [number for number, state in enumerate(trials.states) if not TrialState(state).is_end]
-    made = len(known.proposed_after) if known is not None else 0
-    wanted = sampler.trials * spec.repeats.first if isinstance(sampler, LearningSearch) else 0
-    to_come = max(0, wanted - made)
+    to_come = to_propose(spec, sampler, known)
     workers = workers_here(options, spec)
     found = forecast(
         duration_model(spec, trials, known, known_imports(known)),

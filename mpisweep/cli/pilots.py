@@ -6,7 +6,7 @@ import argparse
 import math
 
 from mpisweep.cli.arguments import at_least_1
-from mpisweep.spec import ADDING, LEARNING, Spec, SpecError
+from mpisweep.spec import ADAPTIVE, Spec, SpecError
 
 __all__ = ["check_pilot", "pilot_size", "planned_times"]
 
@@ -43,7 +43,7 @@ def check_pilot(spec: Spec, pilot: int | None, split: int | None = None) -> None
     """
     if pilot is None:
         return
-    if spec.search in ADDING or spec.search in LEARNING:
+    if spec.search in ADAPTIVE:
         raise SpecError(
             f"{spec.source}: --pilot: {spec.search_text!r} chooses its trials from results; start the sweep, "
             "stop it after some trials with `mpisweep stop`, and plan the rest"

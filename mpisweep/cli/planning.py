@@ -21,6 +21,7 @@ from mpisweep.cli.pilots import check_pilot, pilot_size
 from mpisweep.cli.planwords import Planned, asked_for, plan_fields, plan_lines, why_none
 from mpisweep.cli.sweepargs import is_sweep_file, quick_words, results_path
 from mpisweep.devices.nodes import default_workers, this_node
+from mpisweep.processes.kernel import python_command
 from mpisweep.progress import counted
 from mpisweep.spec import COMMAND_LINE, Spec, SpecError
 
@@ -261,7 +262,8 @@ def _run_pilot(options: argparse.Namespace) -> int:
     output = ["-o", options.output] if options.output else []
     workers = ["-n", str(options.workers)] if options.workers else []
     command = [
-        *(sys.executable, "-m", "mpisweep", "run", "--pilot", str(options.pilot), "--master", options.master),
+        *(*python_command(), "-m", "mpisweep", "run"),
+        *("--pilot", str(options.pilot), "--master", options.master),
         *(*sweep, *quick_words(options), *output, *workers),
         *(["--", *options.command_line] if options.command_line else []),
     ]

@@ -22,7 +22,7 @@ from mpisweep.spec import (
     load_spec,
     spec_from_flags,
 )
-from mpisweep.spec.catalogue import BUILTIN, is_workload
+from mpisweep.spec.catalogue import names_workload
 
 __all__ = [
     "add_split",
@@ -289,7 +289,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
     limits = {key: getattr(options, key) for key in _LIMITS}
     folder = None if options.folder is None else _folder(options.folder)
     stop = {key: getattr(options, key) for key in _STOP}
-    if command_line or name in BUILTIN or (not Path(name).exists() and (":" in name or is_workload(name))):
+    if command_line or names_workload(name):
         return spec_from_flags(
             command_line or name,
             options.parameter,
@@ -340,7 +340,7 @@ def is_sweep_file(options: argparse.Namespace) -> bool:
 
 
 def quick_words(options: argparse.Namespace) -> list[str]:
-    """Arguments of the quick form for another ``mpisweep``, without its command line."""
+    """Arguments of the quick form and the folder, for another ``mpisweep``; no command line."""
     words = [options.sweep] if options.sweep and not is_sweep_file(options) else []
     for flag, key in _REPEATED.items():
         for value in getattr(options, key):
@@ -349,7 +349,7 @@ def quick_words(options: argparse.Namespace) -> list[str]:
         given = getattr(options, key)
         for value in given if isinstance(given, list) else [given] if given is not None else ():
             words += [f"--{key.replace('_', '-')}", str(value)]
-    return words
+    return words + (["--folder", options.folder] if options.folder is not None else [])
 
 
 def results_path(options: argparse.Namespace, spec: Spec) -> Path:

@@ -27,7 +27,7 @@ from mpisweep.search import LearningSearch, Sampler
 from mpisweep.search.numbering import Trials, number_trials
 from mpisweep.spec import Spec, parse_spec
 
-__all__ = ["Knowledge", "knowledge_of", "pilot_of", "trials_ahead"]
+__all__ = ["Knowledge", "knowledge_of", "pilot_of", "to_propose", "trials_ahead"]
 
 #: Attempts that cost time and gave no result.
 _IN_VAIN = (AttemptEnd.LOST, AttemptEnd.SUSPECT, AttemptEnd.NOT_FRESH, AttemptEnd.TOO_LARGE)
@@ -111,6 +111,13 @@ def knowledge_of(spec: Spec, sampler: Sampler, path: Path, other: Path | None = 
     )
 
 
+def to_propose(spec: Spec, sampler: Sampler, known: KnownSweep | None) -> int:
+    """Number of trials that a search is still to propose."""
+    made = len(known.proposed_after) if known is not None else 0
+    wanted = sampler.trials * spec.repeats.first if isinstance(sampler, LearningSearch) else 0
+    return max(0, wanted - made)
+
+
 def trials_ahead(
     spec: Spec,
     sampler: Sampler,
@@ -120,8 +127,6 @@ def trials_ahead(
     observed: Observed,
 ) -> Ahead:
     """The trials of a sweep that have not ended, with those that a search is still to propose."""
-    made = len(known.proposed_after) if known is not None else 0
-    wanted = sampler.trials * spec.repeats.first if isinstance(sampler, LearningSearch) else 0
     return Ahead(
         model,
         [
@@ -129,7 +134,7 @@ def trials_ahead(
             for number, state in enumerate(trials.states)
             if not TrialState(state).is_end and number not in trials.excluded
         ],
-        to_come=max(0, wanted - made),
+        to_come=to_propose(spec, sampler, known),
         widths=trial_widths(spec, trials),
         timeout_s=spec.limits.timeout_s,
         retries=spec.limits.retries,

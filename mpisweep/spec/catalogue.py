@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, is_named
@@ -20,7 +21,7 @@ from mpisweep.spec.training import contradiction, last_bounds, planned_steps, ta
 
 __all__ = [
     "BUILTIN", "RESNET50", "SPEED", "Metric", "Option", "WorkloadDescription", "describe",
-    "describe_if_there", "entry_of", "is_workload", "units_of",
+    "describe_if_there", "entry_of", "is_workload", "names_workload", "units_of",
 ]  # fmt: skip
 
 
@@ -289,6 +290,11 @@ BUILTIN: dict[str, WorkloadDescription] = {RESNET50.name: RESNET50}
 def is_workload(name: str) -> bool:
     """Whether a built-in workload or a plugin has this name."""
     return is_named(WORKLOADS, name)
+
+
+def names_workload(name: str) -> bool:
+    """Whether this names a workload, and not a sweep file: a file has precedence over a plugin."""
+    return name in BUILTIN or (not Path(name).exists() and (":" in name or is_workload(name)))
 
 
 @cache

@@ -11,7 +11,7 @@ from mpisweep.spec.keys import IDENTIFIER, keys_of
 from mpisweep.spec.units import toml_value
 from mpisweep.spec.wording import Wording
 
-__all__ = ["sweep_text"]
+__all__ = ["sweep_text", "toml_key", "toml_text"]
 
 _IDENTIFIER = re.compile(IDENTIFIER)
 
@@ -37,9 +37,10 @@ def sweep_text(keys: Mapping[str, object], wording: Wording) -> str:
             continue
         plain = _plain(value, str(name), wording)
         if name in tables and isinstance(plain, dict):
-            below += ["", f"[{name}]", *(f"{_key(key)} = {_toml(entry)}" for key, entry in plain.items())]
+            lines = (f"{toml_key(key)} = {toml_text(entry)}" for key, entry in plain.items())
+            below += ["", f"[{name}]", *lines]
         else:
-            head.append(f"{_key(str(name))} = {_toml(plain)}")
+            head.append(f"{toml_key(str(name))} = {toml_text(plain)}")
     return "\n".join([*head, *below]) + "\n"
 
 
@@ -79,13 +80,16 @@ def _range(value: range, place: str, wording: Wording) -> dict[str, int]:
     return {"from": value[0], "to": value[-1]} | step
 
 
-def _toml(value: Any) -> str:
+def toml_text(value: Any) -> str:
+    """A value, a list or a table as TOML in one line."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_key(name)} = {_toml(entry)}" for name, entry in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        entries = (f"{toml_key(name)} = {toml_text(entry)}" for name, entry in value.items())
+        return "{ " + ", ".join(entries) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(toml_text, value)) + "]"
     return toml_value(value)
 
 
-def _key(name: str) -> str:
+def toml_key(name: str) -> str:
+    """A key as TOML, quoted where it must be."""
     return name if _IDENTIFIER.fullmatch(name) else toml_value(name)

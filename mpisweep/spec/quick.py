@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mpisweep.records import Value
-from mpisweep.spec.keys import IDENTIFIER, NAME
+from mpisweep.spec.keys import NAME
+from mpisweep.spec.mapping import toml_key, toml_text
 from mpisweep.spec.model import Spec
 from mpisweep.spec.parameters import parse_quick, parse_quick_value
 from mpisweep.spec.repeats import repeats_value
@@ -18,7 +19,6 @@ from mpisweep.spec.wording import COMMAND_LINE, Wording
 
 __all__ = ["default_name", "spec_from_flags"]
 
-_IDENTIFIER = re.compile(IDENTIFIER)
 _NAME = re.compile(NAME)
 _WORDING = Wording(COMMAND_LINE)
 
@@ -68,13 +68,14 @@ def spec_from_flags(
     head = {key: value for key, value in (options or {}).items() if value is not None}
     head.setdefault("name", default_name(workload, [parameter.name for parameter in searched]))
     lines = [_workload_line(workload), *(_head_line(key, value) for key, value in head.items())]
-    lines += [f"{key} = {_toml(texts)}" for key, texts in (("where", where), ("import", imports)) if texts]
+    several = {"where": where, "import": imports}
+    lines += [f"{key} = {toml_text(texts)}" for key, texts in several.items() if texts]
     if searched or "points" not in head:
-        lines += ["", "[parameters]", *(f"{_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
+        lines += ["", "[parameters]", *(f"{toml_key(p.name)} = {_parameter_toml(p)}" for p in searched)]
     patterns: Configuration = dict(_split_flags("metrics", metrics))
     tables = {"fixed": fixed, "baseline": wanted, "metrics": patterns, "limits": limits, "stop": stop}
     for table, entries in tables.items():
-        given = [f"{_key(k)} = {toml_value(v)}" for k, v in (entries or {}).items() if v is not None]
+        given = [f"{toml_key(k)} = {toml_value(v)}" for k, v in (entries or {}).items() if v is not None]
         lines += ["", f"[{table}]", *given] if given else []
     text = "\n".join(lines) + "\n"
     if any("\ud800" <= character <= "\udfff" for character in text):
@@ -84,21 +85,13 @@ def spec_from_flags(
 
 def _head_line(key: str, value: Value | Sequence[str]) -> str:
     found = repeats_value(value) if key == "repeats" and isinstance(value, str) else None
-    if isinstance(found, dict):
-        return f"{key} = {{ from = {found['from']}, to = {found['to']} }}"
-    return f"{key} = {_toml(value if found is None else found)}"
+    return f"{key} = {toml_text(value if found is None else found)}"
 
 
 def _workload_line(workload: str | Sequence[str]) -> str:
     if isinstance(workload, str):
         return f"workload = {toml_value(workload)}"
-    return f"workload = {{ command = {_toml(workload)} }}"
-
-
-def _toml(value: Value | Sequence[str]) -> str:
-    if isinstance(value, (str, int, float)):
-        return toml_value(value)
-    return f"[{', '.join(map(toml_value, value))}]"
+    return f"workload = {{ command = {toml_text(workload)} }}"
 
 
 def _baseline(baseline: Sequence[str], searched: Sequence[Parameter], fixed: Configuration) -> Configuration:
@@ -147,10 +140,6 @@ def default_name(workload: str | Sequence[str], searched: Sequence[str]) -> str:
     words = [workload.replace(":", "-"), *(name.replace("_", "-") for name in searched[:2])]
     name = "-".join(words)
     return name if _NAME.fullmatch(name) else "sweep"
-
-
-def _key(name: str) -> str:
-    return name if _IDENTIFIER.fullmatch(name) else toml_value(name)
 
 
 def _parameter_toml(parameter: Parameter) -> str:
