@@ -53,7 +53,7 @@ class Expectation:
         self._started = now
         #: When the first trial was assigned.
         self._began = math.inf
-        self._ended_before = {n for n, state in enumerate(trials.states) if TrialState(state).is_end}
+        self._states_before = bytes(trials.states)
         self._is_stated = False
 
     def stated(self, now: float) -> PredictedRecord | None:
@@ -78,7 +78,8 @@ class Expectation:
             # A pilot is over when a few trials are.
             return None
         states = scheduler.core.trials.states
-        numbers = [number for number in range(len(states)) if number not in self._ended_before]
+        before = self._states_before
+        numbers = [n for n in range(len(states)) if n >= len(before) or not TrialState(before[n]).is_end]
         ahead = Ahead(
             scheduler.core.model,
             numbers,

@@ -30,6 +30,7 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.records import TrialState, Value
 from mpisweep.results import ResultsError, shares_folder
 from mpisweep.results.shares.folder import read_shared
+from mpisweep.results.shares.leases import Lease
 from mpisweep.results.shares.merging import read_readable
 from mpisweep.results.shares.rounds import Round, publish_round, read_rounds
 from mpisweep.results.state import SweepState
@@ -99,6 +100,8 @@ class SharedSearch:
         if shared is None:
             raise FileNotFoundError(folder)
         self._shared = shared
+        #: Leases by the name of their file.
+        self._leases: dict[str, Lease] = {}
         self._rebuild()
 
     def propose(self, count: int, reported: int) -> dict[str, Any]:
@@ -210,7 +213,7 @@ class SharedSearch:
     def _new_ends(self) -> list[_End]:
         """The ends that the members have recorded and the search was not told, in the order of time."""
         try:
-            state = read_readable(self._folder)
+            state = read_readable(self._folder, self._leases, self._rounds)
         except ResultsError:
             # It is told to the user by the process that keeps leases.
             return []

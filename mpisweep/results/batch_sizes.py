@@ -120,7 +120,7 @@ def best_size(trials: TrialTable, size: str, metric: str, *, larger_is_better: b
         sizes=sizes,
         values=best,
         runs=means.count[chosen],
-        half_widths=(means.high - means.low)[chosen] / 2,
+        half_widths=means.half_width[chosen],
         places=2.0**octaves,
         trend=back(mean),
         band=back(np.stack([mean - 1.96 * deviation, mean + 1.96 * deviation])),

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpisweep.blocks import Curve
-from mpisweep.records import Direction, EndReason, Objective, TrialState, Value
+from mpisweep.records import Direction, Objective, TrialState, Value
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.results.batch_sizes import SizeReadings
 from mpisweep.results.budgets import NO_PROGRESS, Budget, Progress, progress_of, state_at
@@ -29,6 +29,7 @@ from mpisweep.results.configurations import ConfigurationTable, configuration_ta
 from mpisweep.results.device_time import device_seconds
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
+from mpisweep.results.shares.ending import to_propose
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.stopping import stopping_of
@@ -36,7 +37,7 @@ from mpisweep.results.summary import SweepSummary
 from mpisweep.results.tables import SweepTables
 from mpisweep.results.tradeoff import FrontTable, HypervolumeHistory, Tradeoff, front_table
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, structured
-from mpisweep.spec import LEARNING, Spec, SpecError, closest, nearest, parse_spec
+from mpisweep.spec import Spec, SpecError, closest, nearest, parse_spec
 
 __all__ = [
     "CurveArrays",
@@ -314,11 +315,7 @@ def _configurations_of(sweep: Sweep) -> ConfigurationTable:
 
 def trials_to_come(sweep: Sweep) -> int:
     """Number of trials that a learning search is still to propose; 0 once the sweep is complete."""
-    is_over = any(reason == sweep.state and reason.is_final for reason in EndReason)
-    if sweep.spec.search not in LEARNING or sweep.spec.trials is None or is_over:
-        return 0
-    made = int((sweep.trials["proposed_after"] >= 0).sum())
-    return max(0, sweep.spec.trials * sweep.spec.repeats.first - made)
+    return to_propose(sweep.spec, sweep._state)
 
 
 def imported_counts(sweep: Sweep) -> dict[str, int]:

@@ -26,7 +26,7 @@ from typing import Any
 
 from mpisweep.records import Request, RequestKind
 from mpisweep.results import requests_folder
-from mpisweep.results.syncing import sync
+from mpisweep.results.syncing import sync, write_synced
 
 __all__ = ["new_name", "read_requests", "remove_if_empty", "request_file", "write_request"]
 
@@ -61,7 +61,7 @@ def write_request(path: Path, request: Request) -> None:
         # A master may remove the folder in between, because it was empty.
         try:
             folder.mkdir(exist_ok=True)
-            _write(folder / f".{request.name}", text)
+            write_synced(folder / f".{request.name}", text)
             os.rename(folder / f".{request.name}", request_file(path, request.name))
             sync(folder)
             break
@@ -69,13 +69,6 @@ def write_request(path: Path, request: Request) -> None:
             if attempt == _TRIES - 1:
                 raise
     sync(folder.parent)
-
-
-def _write(file: Path, text: str) -> None:
-    with file.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
 
 
 def read_requests(path: Path, known: Container[str] = ()) -> tuple[list[Request], list[str]]:

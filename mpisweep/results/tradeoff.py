@@ -82,7 +82,7 @@ class Tradeoff:
                 table[place, run] = trials[column][rows]
             means = means_of(table)
             found.append(means.mean)
-            half_widths.append((means.high - means.low) / 2)
+            half_widths.append(means.half_width)
         self.values, self.half_widths = np.stack(found, axis=1), np.stack(half_widths, axis=1)
         self._costs = self.values * [one.sign for one in objectives]
 

@@ -92,8 +92,8 @@ class Trials:
         known = set(_rows(self.parameters, self.count))
         known.update(tuple(map(one.get, names)) for one in besides)
         found: list[dict[str, Value]] = []
+        usual = {name: None if name in self.absentable else self.usual.get(name) for name in names}
         for one in configurations:
-            usual = {name: None if name in self.absentable else self.usual.get(name) for name in names}
             values = tuple(one.get(name, usual[name]) for name in names)
             if values not in known:
                 known.add(values)

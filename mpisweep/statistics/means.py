@@ -39,6 +39,11 @@ class Means:
     low: Floats
     high: Floats
 
+    @property
+    def half_width(self) -> Floats:
+        """Half the 95% interval of each mean; NaN below two runs."""
+        return (self.high - self.low) / 2
+
 
 def means_of(values: Floats) -> Means:
     """Compute the means of `values`, shape (configurations, repeats), without NaN and infinity."""

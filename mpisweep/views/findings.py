@@ -53,7 +53,7 @@ class Findings:
     @property
     def half_width(self) -> NDArray[np.float64]:
         """Half the 95% interval of each mean; NaN below two runs."""
-        return (self.means.high - self.means.low) / 2
+        return self.means.half_width
 
     @property
     def in_best_set(self) -> NDArray[np.bool_]:

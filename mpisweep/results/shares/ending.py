@@ -8,9 +8,9 @@ from pathlib import Path
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results.state import SweepState
 from mpisweep.results.stopping import reached_rule
-from mpisweep.spec import LEARNING, SpecError, parse_spec
+from mpisweep.spec import LEARNING, Spec, SpecError, parse_spec
 
-__all__ = ["exit_code_of", "state_of"]
+__all__ = ["exit_code_of", "state_of", "to_propose"]
 
 
 def state_of(merged: SweepState, sources: Iterable[SweepState], to_come: int) -> str:
@@ -31,17 +31,21 @@ def exit_code_of(state: SweepState) -> int:
     return _end_of_all(state).exit_code
 
 
+def to_propose(spec: Spec, state: SweepState) -> int:
+    """Number of trials that a learning search is still to propose; 0 once the sweep is complete."""
+    is_over = any(reason == state.state and reason.is_final for reason in EndReason)
+    if spec.search not in LEARNING or spec.trials is None or is_over:
+        return 0
+    made = int(sum(known >= 0 for known in state.trials["proposed_after"]))
+    return max(0, spec.trials * spec.repeats.first - made)
+
+
 def _are_to_come(state: SweepState) -> bool:
-    """Whether a learning search is still to propose trials."""
-    is_final = any(reason == state.state and reason.is_final for reason in EndReason)
     try:
         spec = parse_spec(state.spec, source=state.source, folder=Path(), is_recorded=True)
     except SpecError:
         return False
-    if spec.search not in LEARNING or spec.trials is None or is_final:
-        return False
-    made = sum(known >= 0 for known in state.trials["proposed_after"])
-    return bool(made < spec.trials * spec.repeats.first)
+    return to_propose(spec, state) > 0
 
 
 def _end_of_all(state: SweepState) -> EndReason:

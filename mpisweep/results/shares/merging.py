@@ -75,8 +75,15 @@ def read_sweep(
     return read_merged(path, damages, reading=reading) if state is None else state
 
 
-def read_readable(folder: Path) -> SweepState | None:
+def read_readable(
+    folder: Path, known: dict[str, Lease] | None = None, followed: Sequence[Round] = ()
+) -> SweepState | None:
     """Read the tables of the parts that can be read now; None if the sweep is not split.
+
+    Args:
+        folder: of the parts.
+        known: leases by the name of their file, which are not read again; receives the new ones.
+        followed: the first rounds, which are not read again.
 
     Raises:
         ResultsError: when what the members agree on, or a lease, is damaged.
@@ -85,15 +92,13 @@ def read_readable(folder: Path) -> SweepState | None:
     shared = read_shared(folder)
     if shared is None:
         return None
-    leases, rounds = read_leases(folder), read_rounds(folder)
+    leases, rounds = read_leases(folder, known), read_rounds(folder, [*followed])
     parts: dict[str, SweepState] = {}
     for member in members(folder):
         # It is read next time: a part that is damaged, or replaced meanwhile.
         with contextlib.suppress(ResultsError, OSError):
             parts[member] = read_merged(part_file(folder, member), reading=Reading.TABLES)
-    base = base_file(folder)
-    before = read_merged(base, reading=Reading.TABLES) if base.exists() else SweepState()
-    return merge(shared, before, parts, leases, Reading.TABLES, rounds)
+    return merge(shared, _read_base(folder, Reading.TABLES), parts, leases, Reading.TABLES, rounds)
 
 
 def _read_parts(
@@ -131,13 +136,15 @@ def _look_at_parts(
             # A member that has just joined, or that was killed before its first record.
             if part.exists():
                 raise
-    base = base_file(folder)
-    state = merge(
-        shared, read_merged(base, reading=reading) if base.exists() else SweepState(), parts, leases, reading,
-        rounds,
-    )  # fmt: skip
+    state = merge(shared, _read_base(folder, reading), parts, leases, reading, rounds)
     # If a chunk was taken over in between, some results do not match the leases.
     return state, len(read_leases(folder)) == len(leases)
+
+
+def _read_base(folder: Path, reading: Reading) -> SweepState:
+    """Read the sweep before the split; an empty one if there was none."""
+    base = base_file(folder)
+    return read_merged(base, reading=reading) if base.exists() else SweepState()
 
 
 def _read_part(part: Path, reading: Reading, damages: list[Damage], held: Path | None) -> SweepState:

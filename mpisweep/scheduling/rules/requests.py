@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import chain
 
-from mpisweep.records import FailureCause, RequestKind, Slot
+from mpisweep.records import FailureCause, RequestKind
 from mpisweep.scheduling.core import Core, OpenRequest
 from mpisweep.scheduling.decisions import ApplyRequest, Decision
 from mpisweep.scheduling.events import RequestsMade
@@ -127,10 +127,11 @@ def _retry(core: Core, one: OpenRequest) -> ApplyRequest:
 def _are_found(core: Core, one: OpenRequest, decisions: list[Decision]) -> bool:
     """Whether none of the trials may come back from a slot in which it has not begun."""
     all_found = True
+    slot_of = {n: slot for slot, held in chain(core.away.items(), core.slots.held.items()) for n in held}
     for number, _ in one.request.trials:
         if number >= core.total or core.trials.states[number] != RUNNING or number in core.teams:
             continue
-        slot = _holder(core, number)
+        slot = slot_of[number]
         # Of a slot that is away only its worker knows; one that was asked may return it.
         if slot in core.away or (slot in one.reclaimed and slot in core.slots.asked):
             all_found = False
@@ -146,11 +147,6 @@ def _hold_back(core: Core, one: OpenRequest) -> None:
     for number, _ in one.request.trials:
         if number < core.total and core.trials.states[number] == WAITING and core.waiting.discard(number):
             core.asked.held_back[number] = None
-
-
-def _holder(core: Core, number: int) -> Slot:
-    """The slot that holds a running trial."""
-    return next(slot for slot, held in chain(core.slots.held.items(), core.away.items()) if number in held)
 
 
 def _skip(core: Core, one: OpenRequest) -> ApplyRequest:
