@@ -18,7 +18,7 @@ from typing import Any
 from mpisweep.api.errors import InputError
 from mpisweep.api.functions import named_function
 from mpisweep.api.keys import Source
-from mpisweep.results import behind_link
+from mpisweep.results import ResultsError, file_to_create
 from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
 from mpisweep.spec.catalogue import names_workload
 from mpisweep.spec.mapping import sweep_text
@@ -201,11 +201,10 @@ def _absolute(source: Any) -> Any:
 
 def _results(output: str | os.PathLike[str] | None, name: str) -> Path:
     path = Path(output if output is not None else f"{name}.h5")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; set output to a file, e.g. {path / name}.h5")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: folder {path.parent} does not exist; create it first")
-    return behind_link(path)
+    try:
+        return file_to_create(path, name, "output")
+    except ResultsError as error:
+        raise InputError(str(error)) from None
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.plugins import SEARCHES, WORKLOADS, is_named, plugin_names
-from mpisweep.results import ResultsError, behind_link
+from mpisweep.results import file_to_create
 from mpisweep.spec import (
     ADDING,
     COMMAND_LINE,
@@ -358,13 +358,4 @@ def results_path(options: argparse.Namespace, spec: Spec) -> Path:
     Raises:
         ResultsError: if no file can be created there.
     """
-    path = Path(options.output or f"{spec.name}.h5")
-    try:
-        is_folder, has_folder = path.is_dir(), path.parent.is_dir()
-    except OSError as error:
-        raise ResultsError(f"{path}: cannot be used: {error.strerror}; set -o to another file") from error
-    if is_folder:
-        raise ResultsError(f"{path}: is a folder; set -o to a file, e.g. {path / spec.name}.h5")
-    if not has_folder:
-        raise ResultsError(f"{path}: folder {path.parent} does not exist; create it first")
-    return behind_link(path)
+    return file_to_create(Path(options.output or f"{spec.name}.h5"), spec.name, "-o")

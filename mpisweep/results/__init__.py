@@ -12,6 +12,7 @@ __all__ = [
     "ResultsError",
     "behind_link",
     "damaged_folder",
+    "file_to_create",
     "journal_folder",
     "logs_folder",
     "requests_folder",
@@ -36,6 +37,29 @@ def behind_link(path: Path) -> Path:
         if path.is_symlink():
             return Path(os.path.realpath(path))
     return path
+
+
+def file_to_create(path: Path, name: str, option: str) -> Path:
+    """Check that a results file can be created at `path`, and resolve a link.
+
+    Args:
+        path: of the file.
+        name: of the sweep, for the message.
+        option: by which the user sets another path.
+
+    Raises:
+        ResultsError: if no file can be created there.
+    """
+    try:
+        is_folder, has_folder = path.is_dir(), path.parent.is_dir()
+    except OSError as error:
+        problem = f"{path}: cannot be used: {error.strerror}; set {option} to another file"
+        raise ResultsError(problem) from error
+    if is_folder:
+        raise ResultsError(f"{path}: is a folder; set {option} to a file, e.g. {path / name}.h5")
+    if not has_folder:
+        raise ResultsError(f"{path}: folder {path.parent} does not exist; create it first")
+    return behind_link(path)
 
 
 def journal_folder(path: Path) -> Path:

@@ -310,14 +310,11 @@ def _copy_exclusion(merged: SweepState, parts: Iterable[SweepState], number: int
 def _copy_curves(merged: SweepState, part: SweepState, number: int, reading: Reading) -> None:
     if reading is Reading.TABLES:
         return
-    lengths = part.curves.lengths(number)
-    if not lengths:
+    if not (lengths := part.curves.lengths(number)):
         return
     reports = OtherReports(0, lengths, part.curves, number)
-    if reading is Reading.SAMPLES:
-        merged.curves.add(number, KeptReports(0, lengths, reports.read()))
-    else:
-        merged.curves.add(number, reports)
+    is_kept = reading is Reading.SAMPLES
+    merged.curves.add(number, KeptReports(0, lengths, reports.read()) if is_kept else reports)
 
 
 # ------------------------------------------------------------------------------------- writing
