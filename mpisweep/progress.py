@@ -63,9 +63,11 @@ class Progress:
     best_parameters: dict[str, Value]
     #: The best values of the objectives after the first one.
     others: dict[str, float] = field(default_factory=dict)
-    #: Number of trials on the front of several objectives.
+    #: Number of trials, or with repeats of configurations, on the front of several objectives.
     front: int = 0
     skipped: int = 0
+    #: Number of runs of which `best` is the mean; 0 without repeats: then it is that of a single trial.
+    best_runs: int = 0
 
 
 class ProgressSink(Protocol):
@@ -174,14 +176,16 @@ def facts_of(progress: Progress) -> Iterator[tuple[str, str]]:
 def _best(progress: Progress) -> str:
     if progress.best is None:
         return ""
+    best, what = ("best mean", "configuration") if progress.best_runs else ("best", "trial")
     if progress.others:
         bests = {progress.objective: progress.best} | progress.others
-        texts = [f"best {name} {number_text(value)}" for name, value in bests.items()]
-        return ", ".join([f"{counted(progress.front, 'trial')} on the front", *texts])
+        texts = [f"{best} {name} {number_text(value)}" for name, value in bests.items()]
+        return ", ".join([f"{counted(progress.front, what)} on the front", *texts])
     parameters = configuration_text(progress.best_parameters)
+    where = parameters or ("" if progress.best_runs else f"trial {progress.best_number}")
+    runs = counted(progress.best_runs, "run") if progress.best_runs else ""
     return (
-        f"best {progress.objective} {number_text(progress.best)} "
-        f"({parameters or f'trial {progress.best_number}'})"
+        f"{best} {progress.objective} {number_text(progress.best)} ({', '.join(filter(None, (runs, where)))})"
     )
 
 

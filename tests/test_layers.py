@@ -360,6 +360,7 @@ ALLOWED = {
         "messages",
         "blocks",
         "pareto",
+        "statistics",
         "records",
     },
     "rank": {

@@ -341,7 +341,9 @@ def test_the_master_the_next_master_and_the_reader_agree_about_the_best(tmp_path
     known = known_trials(spec, path)
     assert known is not None
     status = sweep_status(sweep)
-    for best in (followed, known.best(spec.objectives)):
+    resumed = BestSoFar(spec.objectives)
+    known.tell(resumed)
+    for best in (followed, resumed):
         assert best.front == status.front == len(sweep.pareto())
         assert (best.value, best.number) == (status.best, status.best_trial)
         assert best.others == {one.objective: one.value for one in status.others}
@@ -384,7 +386,9 @@ def test_status_counts_the_front_and_names_the_best_of_each(path, mpisweep: Run)
     assert "  4 trials on the front\n  best loss 1 (trial 1: x=2)\n  best speed 9 (trial 0: x=1)\n" in told
     found = json.loads(mpisweep("status", path, "--json").stdout)
     assert (found["front"], found["best"], found["best_trial"]) == (4, 1.0, 1)
-    assert found["others"] == [{"objective": "speed", "value": 9.0, "trial": 0, "parameters": {"x": 1}}]
+    assert found["others"] == [
+        {"objective": "speed", "value": 9.0, "trial": 0, "parameters": {"x": 1}, "runs": 0}
+    ]
     exported = json.loads(mpisweep("export", path, "--format", "json").stdout)
     assert exported["objectives"][1] == {"name": "speed", "direction": "maximize"}
 

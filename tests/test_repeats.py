@@ -11,16 +11,20 @@ from random import Random
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_frontier import Devices
 from test_learning import assert_reproducible
 from test_reliability import ended, ranks_by_number
+from test_results import opening, write_journal
 from test_run import start
 from waiting import wait_for
 
 import mpisweep as package
-from mpisweep.blocks import TrialsBlock, decode, encode
+from mpisweep.blocks import AssignedBlock, EndedBlock, JoinedRecord, TrialsBlock, decode, encode
+from mpisweep.master.best import follow_best
+from mpisweep.master.known import known_trials
+from mpisweep.progress import Progress, progress_line
 from mpisweep.records import TrialState
 from mpisweep.results.journal.checking import is_valid
 from mpisweep.results.state import SweepState
@@ -33,6 +37,9 @@ from mpisweep.search import make_sampler
 from mpisweep.search.numbering import Known, Trials, number_trials
 from mpisweep.search.repeated import MeanOfRepeats
 from mpisweep.spec import SpecError, parse_spec, spec_from_flags
+from mpisweep.views.findings import findings_of
+from mpisweep.views.status import status_lines, sweep_status
+from mpisweep.views.watch import look_at
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -254,6 +261,113 @@ def test_of_a_size_that_is_too_large_one_repeat_runs_and_the_others_are_infeasib
             assert state == TrialState.COMPLETE
         else:
             assert state in (TrialState.FAILED, TrialState.INFEASIBLE)
+
+
+# ------------------------------------------------------------------------------------- the best so far
+
+SEVERAL = 'objective = ["loss", "cost"]\ndirection = ["minimize", "maximize"]\n'
+
+
+def partly_ended(path: Path, ends, head: str) -> tuple:
+    """Spec, trials and results file of four configurations with three repeats; (trial, values) have ended."""
+    text = f'name = "s"\nworkload = "m:f"\nrepeats = 3\n{head}[parameters]\nx = [1, 2, 3, 4]\n'
+    spec = parse_spec(text, source="s.toml", folder=Path())
+    trials = number_trials(spec, make_sampler(spec), None)
+    metrics = [one.name for one in spec.objectives]
+    worker = JoinedRecord(0, "node1", "cpu 0", 1, 1, 1000.5)
+    records: list[object] = [trials.block(list(range(12))), worker]
+    for number, values in ends:
+        configuration = {"x": trials.parameters["x"][number]}
+        records.append(AssignedBlock([[0, 0]], 1001.0, [number], [1], configuration))
+        found = {name: [value] for name, value in zip(metrics, values, strict=True)}
+        state = [int(TrialState.COMPLETE)]
+        records.append(EndedBlock(0, 0, [number], [1], state, [1001.0], [2.0], found))
+    write_journal(path, records, opening(spec=text))
+    return spec, trials
+
+
+values = st.sampled_from([float("nan"), 0.0, 1.0, 2.5, 4.0])
+some_ends = st.lists(
+    st.tuples(st.integers(0, 11), st.tuples(values, values)), min_size=1, max_size=12, unique_by=lambda end: end[0]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ['direction = "maximize"\n', SEVERAL])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(ends=some_ends, cut=st.integers(0, 12))
+def test_master_next_master_status_and_tables_agree_about_the_best_configuration(
+    tmp_path_factory, head, ends, cut
+):
+    count = 2 if head == SEVERAL else 1
+    ends = [(number, found[:count]) for number, found in ends]
+    path = tmp_path_factory.mktemp("best") / "s.h5"
+    spec, trials = partly_ended(path, ends, head)
+    followed, resumed = (follow_best(spec.objectives, trials, spec.repeats.first) for _ in range(2))
+    for part in (ends[:cut], ends[cut:]):
+        columns = [[found[place] for _, found in part] for place in range(count)]
+        followed.note([number for number, _ in part], columns)
+        assert followed.runs >= 0
+    known = known_trials(spec, path)
+    assert known is not None
+    known.tell(resumed)
+    sweep = package.load(path)
+    status = sweep_status(sweep)
+    for best in (followed, resumed):
+        assert (best.value, best.runs, best.front) == (status.best, status.best_runs, status.front)
+        assert best.others == {one.objective: one.value for one in status.others}
+        if best.number is not None and best.runs:
+            assert {"x": trials.parameters["x"][best.number]} == status.best_parameters
+    if status.best_runs and count == 1:
+        found = findings_of(sweep)
+        first = found.order()[0]
+        assert status.best == pytest.approx(found.means.mean[first])
+        assert status.best_parameters == sweep.searched(int(found.runs.first[first]))
+
+
+def test_with_repeats_the_best_is_that_of_the_means_and_not_the_luckiest_run(tmp_path):
+    # The luckiest run is that of 1; the second seed is bad for all, and 4 has not run it yet.
+    losses = {0: 0.1, 1: 1.0, 2: 5.0, 3: 1.1, 4: 6.1, 5: 2.0, 6: 6.0, 8: 0.2}
+    spec, trials = partly_ended(tmp_path / "s.h5", [(number, (loss,)) for number, loss in losses.items()], "")
+    best = follow_best(spec.objectives, trials, 3)
+    for number, loss in [*losses.items()][:4]:
+        best.note([number], [[loss]])
+    # Nothing is repeated yet.
+    assert (best.number, best.value, best.runs) == (0, 0.1, 0)
+    for number, loss in [*losses.items()][4:]:
+        best.note([number], [[loss]])
+    assert (best.value, best.runs) == (1.5, 2)
+    assert trials.parameters["x"][best.number] == 2
+    sweep = package.load(tmp_path / "s.h5")
+    assert "  best mean loss 1.5 (2 runs, x=2)" in status_lines(sweep_status(sweep))
+    assert "best mean loss 1.5 (2 runs, x=2)" in progress_line(look_at(sweep, 1010.0).progress)
+
+
+def test_a_sweep_of_many_repeats_is_ranked_by_plain_means_before_it_takes_long():
+    spec = parse_spec(
+        'name = "s"\nworkload = "m:f"\nrepeats = 300\n[parameters]\nx = [1, 2, 3]\n',
+        source="s.toml", folder=Path(),
+    )  # fmt: skip
+    trials = number_trials(spec, make_sampler(spec), None)
+    best = follow_best(spec.objectives, trials, 300)
+    # The last configuration lacks the worst seed.
+    losses = [[1.0] * 299 + [90.0], [1.1] * 300, [1.05] * 299]
+    for configuration, runs in enumerate(losses):
+        best.note([3 * repeat + configuration for repeat in range(len(runs))], [runs])
+    assert (best.value, best.runs) == (pytest.approx(1.05), 299)
+
+
+def test_the_line_of_progress_says_over_how_many_runs_the_best_mean_is():
+    assert progress_line(
+        Progress(9, 4, 0, 0, 0, 2, 1.0, 0.0, None, "loss", 0.5, 3, {"x": 1}, best_runs=1)
+    ).endswith("best mean loss 0.5 (1 run, x=1)")
+    assert progress_line(
+        Progress(9, 4, 0, 0, 0, 2, 1.0, 0.0, None, "loss", 0.5, 3, {}, best_runs=2)
+    ).endswith("best mean loss 0.5 (2 runs)")
+    assert progress_line(
+        Progress(
+            9, 4, 0, 0, 0, 2, 1.0, 0.0, None, "loss", 0.5, 3, {"x": 1}, {"speed": 8.0}, front=2, best_runs=2
+        )
+    ).endswith("2 configurations on the front, best mean loss 0.5, best mean speed 8")
 
 
 # ------------------------------------------------------------------------------------- whole sweeps

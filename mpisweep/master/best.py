@@ -1,4 +1,9 @@
-"""The best trials so far: of each objective, and with several objectives those on the front."""
+"""The best so far: of each objective, and with several objectives the front.
+
+Without repeats these are trials.  With repeats, once any configuration has two complete runs, they are
+configurations, by the means over their runs, as in the tables of results: of many single runs the best one is
+the luckiest.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,14 @@ from numpy.typing import NDArray
 
 from mpisweep.pareto import is_on_front
 from mpisweep.records import Objective
+from mpisweep.search.numbering import Trials
+from mpisweep.statistics.common_seeds import fit_means
 
-__all__ = ["BestSoFar"]
+__all__ = ["BestMeans", "BestSoFar", "follow_best"]
+
+#: Operations up to which configurations are ranked without the luck of seeds that others lack: some
+#: milliseconds, in which the loop serves no rank.  In larger sweeps they are ranked by their plain means.
+_MOST_OPERATIONS = 5_000_000
 
 
 class BestSoFar:
@@ -31,13 +42,21 @@ class BestSoFar:
 
     @property
     def number(self) -> int | None:
-        """The best trial by the first objective; None if no trial has finite objectives."""
+        """The best trial by the first objective, or a trial of the best configuration.
+
+        None if no trial has finite objectives.
+        """
         return self._found[0][1] if self._found else None
 
     @property
     def value(self) -> float | None:
-        """The first objective of that trial."""
+        """The first objective of that trial, or the mean of that configuration."""
         return self._found[0][0] if self._found else None
+
+    @property
+    def runs(self) -> int:
+        """Number of runs of which it is the mean; 0 if it is that of a single trial."""
+        return 0
 
     @property
     def others(self) -> dict[str, float]:
@@ -46,7 +65,7 @@ class BestSoFar:
 
     @property
     def front(self) -> int:
-        """Number of trials on the front; 0 with one objective."""
+        """Number of trials, or of configurations, on the front; 0 with one objective."""
         return len(self._front)
 
     def note(self, numbers: Sequence[int], columns: Sequence[Sequence[float | None]]) -> None:
@@ -86,3 +105,118 @@ class BestSoFar:
             self._found.append((value, numbers[values.index(value)]))
         elif sign * value < sign * self._found[place][0]:
             self._found[place] = value, numbers[values.index(value)]
+
+
+class BestMeans(BestSoFar):
+    """The same of a sweep with repeats.
+
+    The means are computed when they are asked for and not at each end: they take time in proportion to the
+    number of configurations.
+
+    Args:
+        objectives: of the sweep.
+        trials: all trials; read, may grow.
+    """
+
+    def __init__(self, objectives: Sequence[Objective], trials: Trials) -> None:
+        super().__init__(objectives)
+        self._trials = trials
+        #: Configuration -> its first trial that counts.
+        self._trial_of: dict[int, int] = {}
+        #: Shape (objectives, configurations, repeats); NaN where no run counts.
+        self._values: NDArray[np.float64] = np.full((len(objectives), 0, 0), np.nan)
+        self._is_repeated = False
+        self._is_current = True
+        self._runs = 0
+
+    @property
+    def number(self) -> int | None:
+        """A trial of the best configuration."""
+        self._compute()
+        return super().number
+
+    @property
+    def value(self) -> float | None:
+        """The mean of the best configuration."""
+        self._compute()
+        return super().value
+
+    @property
+    def runs(self) -> int:
+        """Number of runs of which it is the mean."""
+        self._compute()
+        return self._runs
+
+    @property
+    def others(self) -> dict[str, float]:
+        """The best means of the objectives after the first one."""
+        self._compute()
+        return super().others
+
+    @property
+    def front(self) -> int:
+        """Number of configurations on the front."""
+        self._compute()
+        return super().front
+
+    def note(self, numbers: Sequence[int], columns: Sequence[Sequence[float | None]]) -> None:
+        """Note completed trials."""
+        if not self._is_repeated:
+            super().note(numbers, columns)
+        table = np.array(columns, dtype=float)  # (objectives, trials)
+        counted = np.flatnonzero(np.isfinite(table).all(axis=0)).tolist()
+        if not counted:
+            return
+        trials = [numbers[place] for place in counted]
+        rows = [self._trials.configuration_of[number] for number in trials]
+        repeats = [self._trials.repeat_of[number] for number in trials]
+        self._make_room(max(rows) + 1, max(repeats) + 1)
+        self._values[:, rows, repeats] = table[:, counted]
+        for row, number in zip(rows, trials, strict=True):
+            self._trial_of.setdefault(row, number)
+        if not self._is_repeated:
+            self._is_repeated = bool((np.isfinite(self._values[0, rows]).sum(axis=1) > 1).any())
+        self._is_current = not self._is_repeated
+
+    def _make_room(self, configurations: int, repeats: int) -> None:
+        _, rows, columns = self._values.shape
+        if configurations <= rows and repeats <= columns:
+            return
+        # At least twice as many rows, so that a search that proposes one after another copies few of them.
+        more = 0 if configurations <= rows else max(configurations, 2 * rows) - rows
+        self._values = np.pad(
+            self._values, ((0, 0), (0, more), (0, max(0, repeats - columns))), constant_values=np.nan
+        )
+
+    def _compute(self) -> None:
+        """Compare the means, if any run has ended since."""
+        if self._is_current:
+            return
+        self._is_current = True
+        counts = np.isfinite(self._values[0]).sum(axis=1)
+        rows = np.flatnonzero(counts)
+        means = np.nansum(self._values[:, rows], axis=2) / counts[rows]  # (objectives, configurations)
+        signs = [one.sign for one in self._objectives]
+        costs = means * np.array(signs)[:, None]
+        repeats = self._values.shape[2]
+        if len(costs) == 1 and (len(rows) + repeats) * repeats**2 <= _MOST_OPERATIONS:
+            costs = signs[0] * fit_means(self._values[0, rows]).ranked[None]
+        best = np.argmin(costs, axis=1).tolist()
+        self._found = [
+            (float(column[place]), self._trial_of[int(rows[place])])
+            for column, place in zip(means, best, strict=True)
+        ]
+        self._runs = int(counts[rows[best[0]]])
+        if len(costs) > 1:
+            self._front = costs.T[is_on_front(costs.T)]
+
+
+def follow_best(objectives: Sequence[Objective], trials: Trials, repeats: int) -> BestSoFar:
+    """Follow the best of a sweep.
+
+    Args:
+        objectives: of the sweep.
+        trials: all trials; read, may grow.
+        repeats: how often each configuration is run, at least.
+    """
+    return BestMeans(objectives, trials) if repeats > 1 else BestSoFar(objectives)

@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mpisweep.blocks import ImportedBlock
+from mpisweep.master.best import BestSoFar
 from mpisweep.master.importing import known_imports
 from mpisweep.master.known import KnownSweep, describe_differences, duration_model, known_trials, trial_widths
 from mpisweep.master.leading import AlreadyCompleteError
@@ -258,8 +259,10 @@ def _exit_code(spec: Spec, known: KnownSweep) -> int:
         any(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in known.states) or not known.states
     )
     measured = spec.measures or known.has_metrics
-    is_finite = known.best(spec.objectives).number is not None
-    return EndReason.of_all(completed=completed, measured=measured, finite=is_finite).exit_code
+    best = BestSoFar(spec.objectives)
+    known.tell(best)
+    finite = best.number is not None
+    return EndReason.of_all(completed=completed, measured=measured, finite=finite).exit_code
 
 
 def _digest(trials: Trials) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mpisweep.blocks import ImportedBlock
 from mpisweep.master.best import BestSoFar
-from mpisweep.records import EXCLUDED, AttemptEnd, Objective, Slot, TrialState
+from mpisweep.records import EXCLUDED, AttemptEnd, Slot, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Damage
@@ -85,12 +85,10 @@ class KnownSweep(Known):
     rules: Stopping | None = None
     rules_within_run: Stopping | None = None
 
-    def best(self, objectives: Sequence[Objective]) -> BestSoFar:
-        """The best of the complete trials."""
-        best = BestSoFar(objectives)
+    def tell(self, best: BestSoFar) -> None:
+        """Note the complete trials there."""
         complete = [n for n, state in enumerate(self.states) if state == TrialState.COMPLETE]
         best.note(complete, [[column[number] for number in complete] for column in self.objectives])
-        return best
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:

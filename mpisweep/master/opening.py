@@ -24,7 +24,7 @@ from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.walltime import StopPlan, plan_stop
 from mpisweep.blocks import ImportedBlock, RunRecord, encode
 from mpisweep.master.adding import exclude, record_trials, reopen_infeasible
-from mpisweep.master.best import BestSoFar
+from mpisweep.master.best import BestSoFar, follow_best
 from mpisweep.master.importing import known_imports
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
@@ -171,10 +171,18 @@ def open_sweep(
     learning = learning_past(spec, sampler, trials, learned, imported or new_imports)
     scheduler = _scheduler(spec, trials, past, facts, stop, search, learning, share)
     before = past.before
-    best = before.best(spec.objectives) if before else BestSoFar(spec.objectives)
+    best = _best(spec, trials, before)
     measures = spec.measures or (before is not None and before.has_metrics)
     requests = _requests(path, claim, past.known) if share is None else None
     return Opened(path, trials, best, measures, scheduler, journal, claim, stop, share, learning, requests)
+
+
+def _best(spec: Spec, trials: Trials, before: KnownSweep | None) -> BestSoFar:
+    """The best of earlier runs, followed from now on."""
+    best = follow_best(spec.objectives, trials, spec.repeats.first)
+    if before is not None:
+        before.tell(best)
+    return best
 
 
 def _requests(path: Path, claim: Claim, known: KnownSweep | None) -> RequestWatch:

@@ -89,6 +89,7 @@ class Standing:
             left_s=(total - ended) / rate if rate > 0 else None,
             objective=self._spec.objective,
             best=self._best.value,
+            best_runs=self._best.runs,
             best_number=number,
             best_parameters={} if number is None else self._searched(number),
             others=self._best.others,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mpisweep.records import TrialState
 from mpisweep.results.trial_table import Table, TrialTable, structured
+from mpisweep.statistics.common_seeds import fit_means
 
 if TYPE_CHECKING:
     from mpisweep.statistics.best_set import BestSet
@@ -49,6 +50,20 @@ class Runs(NamedTuple):
     lost: NDArray[np.int64]
     not_finite: int
     wall_time_s: NDArray[np.float64]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of runs of each configuration with a value."""
+        found: NDArray[np.int64] = np.isfinite(self.values).sum(axis=1)
+        return found
+
+    def best_mean(self, *, minimize: bool) -> int | None:
+        """Row of the best mean, without the luck of seeds; None if no configuration has two values."""
+        rows = np.flatnonzero(self.counts)
+        if not (self.counts > 1).any():
+            return None
+        means = fit_means(self.values[rows]).ranked
+        return int(rows[np.argmin(means if minimize else -means)])
 
     def compared(self, *, minimize: bool) -> BestSet | None:
         """Compare all configurations with the best; repeats of one number share their seed."""

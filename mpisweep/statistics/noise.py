@@ -1,9 +1,7 @@
 """The noise of each configuration, with the luck of common seeds taken out.
 
-A run is modelled as ``mean of its configuration + effect of its repeat + noise``, the noise with a variance
-of its own per configuration.  Configurations that share repeats share seeds, so the effect of a repeat
-cancels in their differences.  Means and effects come from least squares, which also compares configurations
-that lack some repeats.
+A run is modelled as in :mod:`mpisweep.statistics.common_seeds`, the noise with a variance of its own per
+configuration.
 
 With a few repeats a configuration says little about its own variance.  So each variance is a weighted mean
 of its own estimate and of a common one (Smyth, "Linear models and empirical Bayes methods", 2004).  The
@@ -19,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import polygamma, psi
+
+from mpisweep.statistics.common_seeds import fit_means
 
 __all__ = ["Noise", "noise_of"]
 
@@ -57,18 +57,9 @@ def noise_of(values: Floats, *, common: bool = True) -> Noise | None:
     Returns:
         None if the values do not show any noise: no configuration has two runs.
     """
-    known = np.isfinite(values)
-    present, runs = known.astype(np.float64), np.where(known, values, 0.0)
-    count = present.sum(axis=1)
-    # Each repeat's share in the mean of each configuration.
-    share = present / count[:, None]
-    inverse = np.zeros((values.shape[1],) * 2)
-    if common:
-        inverse = np.linalg.pinv(np.diag(present.sum(axis=0)) - share.T @ present, hermitian=True)
-    own_mean = runs.sum(axis=1) / count
-    effects = inverse @ (runs - present * own_mean[:, None]).sum(axis=0)
-    mean = own_mean - share @ effects
-    residual = np.where(known, values - mean[:, None] - effects, 0.0)
+    known, fitted = np.isfinite(values), fit_means(values, common=common)
+    mean, count, share, inverse = fitted.mean, fitted.count, fitted.share, fitted.inverse
+    residual = np.where(known, values - mean[:, None] - fitted.effects, 0.0)
     square = (residual**2).sum(axis=1)
     freedom = _freedom(known, share, inverse, count)
     total = float(freedom.sum())

@@ -12,6 +12,7 @@ import numpy as np
 from mpisweep.progress import counted
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 from mpisweep.results import journal_folder, shares_folder
+from mpisweep.results.configurations import runs_of
 from mpisweep.results.holder import is_surely_gone
 from mpisweep.results.load import Sweep, imported_counts, stop_progress, trials_to_come
 from mpisweep.results.shares.folder import members, part_file
@@ -30,17 +31,22 @@ GONE = "gone"
 
 @dataclass(frozen=True, slots=True)
 class BestTrial:
-    """The best trial by one objective."""
+    """The best trial by one objective; with repeats a trial of the best configuration."""
 
     objective: str
     value: float
     trial: int
     parameters: dict[str, Any]
+    #: Number of runs of which `value` is the mean; 0 without repeats.
+    runs: int = 0
 
     @property
     def line(self) -> str:
         """In words."""
         where = configuration_text(self.parameters)
+        if self.runs:
+            runs = ", ".join(filter(None, (counted(self.runs, "run"), where)))
+            return f"  best mean {self.objective} {number_text(self.value)} ({runs})"
         trial = f"trial {self.trial}: {where}" if where else f"trial {self.trial}"
         return f"  best {self.objective} {number_text(self.value)} ({trial})"
 
@@ -70,6 +76,8 @@ class Status:
     best: float | None
     best_trial: int | None
     best_parameters: dict[str, Any]
+    #: Number of runs of which `best` is the mean; 0 if it is that of a single trial.
+    best_runs: int
     #: The best by each objective after the first one.
     others: tuple[BestTrial, ...]
     #: Number of trials, or with repeats of configurations, on the front of several objectives; 0 with one.
@@ -114,7 +122,7 @@ def _without_nan(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def sweep_status(sweep: Sweep) -> Status:
     """Count the trials of a sweep by state, and find the best."""
-    bests = [_best(sweep, objective.name) for objective in sweep.objectives]
+    bests = _bests(sweep)
     best = bests[0]
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
@@ -141,6 +149,7 @@ def sweep_status(sweep: Sweep) -> Status:
         best=None if best is None else best.value,
         best_trial=None if best is None else best.trial,
         best_parameters={} if best is None else best.parameters,
+        best_runs=0 if best is None else best.runs,
         others=tuple(other for other in bests[1:] if other is not None),
         front=len(sweep.tradeoff().on_front) if len(bests) > 1 else 0,
         failures={cause: causes.count(cause) for cause in sorted(set(causes))},
@@ -156,6 +165,41 @@ def sweep_status(sweep: Sweep) -> Status:
         requests=tuple(requests_of(sweep)),
         prediction=prediction_of(sweep),
     )
+
+
+def _bests(sweep: Sweep) -> list[BestTrial | None]:
+    """The best by each objective; with repeats by the means of configurations, as in the tables."""
+    names = [objective.name for objective in sweep.objectives]
+    if sweep.spec.repeats.first > 1 and all(name in sweep.metrics for name in names):
+        means = _best_means(sweep, names)
+        if means:
+            return means
+    return [_best(sweep, name) for name in names]
+
+
+def _best_means(sweep: Sweep, names: list[str]) -> list[BestTrial | None]:
+    """Nothing before any configuration has two complete runs."""
+    if len(names) == 1:
+        runs = runs_of(sweep.trials, sweep.metric_column(names[0]))
+        best = runs.best_mean(minimize=sweep.objectives[0].sign > 0)
+        if best is None:
+            return []
+        count = int(runs.counts[best])
+        found = [(int(runs.first[best]), float(np.nansum(runs.values[best]) / count), count)]
+    else:
+        front = sweep.tradeoff()
+        if not front.is_repeated:
+            return []
+        entries = np.argmin(front.values * [one.sign for one in sweep.objectives], axis=0).tolist()
+        found = [
+            (int(front.rows[entry]), float(front.values[entry, place]), int(front.count[entry]))
+            for place, entry in enumerate(entries)
+        ]
+    trials = [int(sweep.trials["number"][row]) for row, _, _ in found]
+    return [
+        BestTrial(name, mean, trial, _searched(sweep, trial), count)
+        for name, trial, (_, mean, count) in zip(names, trials, found, strict=True)
+    ]
 
 
 def _best(sweep: Sweep, objective: str) -> BestTrial | None:
@@ -262,7 +306,9 @@ def status_lines(status: Status) -> list[str]:
         what = "configuration" if status.repeats else "trial"
         lines.append(f"  {counted(status.front, what)} on the front")
     if status.best is not None and status.best_trial is not None:
-        best = BestTrial(status.objective, status.best, status.best_trial, status.best_parameters)
+        best = BestTrial(
+            status.objective, status.best, status.best_trial, status.best_parameters, status.best_runs
+        )
         lines += [one.line for one in (best, *status.others)]
     lines += [
         f"  {status.extreme} {name} that fits in memory: {value_text(value)}"

@@ -108,6 +108,7 @@ def look_at(sweep: Sweep, now: float) -> Watched:
             left_s=(status.trials - ended) / rate if rate > 0 else None,
             objective=status.objective,
             best=status.best,
+            best_runs=status.best_runs,
             best_number=status.best_trial,
             best_parameters=status.best_parameters,
             others={one.objective: one.value for one in status.others},
