@@ -4,6 +4,12 @@ A Gaussian process with a Matern 5/2 kernel and a constant mean (Rasmussen and W
 for machine learning", 2006, chapters 2 and 5).  Its length and the share of noise are those on a grid with
 the largest restricted likelihood times a weak prior; the variance and the mean follow in closed form.
 
+This trend serves a search, which is a part of the master's loop: it needs NumPy alone and a fifth of the time
+of :mod:`mpisweep.statistics.trend`, works from two values on, and says how certain it will be once running
+trials have ended (:meth:`Trend.with_values_to_come`).  The other one makes the statements of tables and
+figures: it averages over lengths and shares of noise, so that its band holds 95% (``docs/statistics.md``),
+pulls back outliers, and lets the noise differ along the parameter.  Both have the same kernel.
+
 Pure, and the same for the same values in any process.
 """
 
@@ -15,7 +21,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Trend", "fit_trend"]
+__all__ = ["Trend", "fit_trend", "matern"]
 
 Floats = NDArray[np.float64]
 
@@ -58,7 +64,7 @@ class Trend:
 
     def mean(self, at: Floats) -> Floats:
         """The trend at these places, shape (places,)."""
-        found: Floats = self.centre + _kernel(at, self.x[: len(self._pull)], self.length) @ self._pull
+        found: Floats = self.centre + matern(at, self.x[: len(self._pull)], self.length) @ self._pull
         return found
 
     def with_values_to_come(self, x: Floats) -> Trend:
@@ -69,7 +75,7 @@ class Trend:
 
     def deviation(self, at: Floats) -> Floats:
         """Standard deviation of the trend at these places, shape (places,)."""
-        across = _kernel(at, self.x, self.length)  # (places, values)
+        across = matern(at, self.x, self.length)  # (places, values)
         left = 1.0 - ((across @ self._weights) * across).sum(1)
         left = np.maximum(left + self._short(across) ** 2 / self._weights.sum(), 0.0)
         found: Floats = np.sqrt(left * self.variance)
@@ -77,9 +83,9 @@ class Trend:
 
     def draws(self, at: Floats, count: int, seed: int) -> Floats:
         """Trends that are as likely as this one, shape (count, places)."""
-        across = _kernel(at, self.x, self.length)
+        across = matern(at, self.x, self.length)
         short = self._short(across)
-        joint = _kernel(at, at, self.length) - across @ self._weights @ across.T
+        joint = matern(at, at, self.length) - across @ self._weights @ across.T
         joint += np.outer(short, short) / self._weights.sum()
         values, vectors = np.linalg.eigh(joint * self.variance)
         normal = np.random.default_rng(seed).standard_normal((count, len(at)))
@@ -123,8 +129,8 @@ def fit_trend(x: Floats, y: Floats) -> Trend:
     return Trend(x, counts, residual * spread, middle, variance * spread**2, length, noise)
 
 
-def _kernel(first: Floats, second: Floats, length: float) -> Floats:
-    """Matern 5/2 between places, shape (first, second)."""
+def matern(first: Floats, second: Floats, length: float) -> Floats:
+    """The Matern 5/2 kernel between places, shape (first, second)."""
     distance = np.sqrt(5.0) * np.abs(first[:, None] - second[None, :]) / length
     found: Floats = (1.0 + distance + distance**2 / 3.0) * np.exp(-distance)
     return found
@@ -145,14 +151,14 @@ def _averaged(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
 
 def _inverse(x: Floats, length: float, noise: Floats) -> Floats:
     """Inverse of the covariance of values with these variances of the noise, shape (values, values)."""
-    covariance = _kernel(x, x, length) + np.diag(noise)
+    covariance = matern(x, x, length) + np.diag(noise)
     return np.asarray(np.linalg.inv(covariance), dtype=np.float64)
 
 
 def _likeliest(x: Floats, y: Floats, counts: Floats) -> tuple[float, float]:
     """Length and share of noise of the largest restricted likelihood times the prior."""
     count = len(x)
-    kernels = np.stack([_kernel(x, x, float(length)) for length in _LENGTHS])
+    kernels = np.stack([matern(x, x, float(length)) for length in _LENGTHS])
     noise = _NOISES[:, None, None] * np.diag(1.0 / counts)  # (noises, count, count)
     covariances = kernels[:, None] + noise  # (lengths, noises, count, count)
     # Not eigh: its threads cost a hundred times as much on a busy machine.

@@ -32,7 +32,7 @@ ALLOWED = {
     "blocks": {"records"},
     "progress": {"records", "spec"},
     "messages": {"records"},
-    "statistics": set(),
+    "statistics": {"trend"},
     "spec": {"plugins", "processes.kernel", "records"},
     "search": {"spec", "plugins", "trend", "blocks", "pareto", "records"},
     "scheduling": set(),

@@ -1,4 +1,4 @@
-"""Means of configurations without the luck of the seeds that some have run and others have not.
+"""Means of configurations without the luck of seeds that some have and others lack.
 
 A run is modelled as ``mean of its configuration + effect of its repeat + noise``.  Configurations that share
 repeats share seeds, so the effect of a repeat cancels in their differences.  Means and effects come from

@@ -5,7 +5,8 @@ what changes smoothly is the trend, and what does not is noise.  The trend is a 
 constant mean and the Matern 5/2 kernel, plus noise (Rasmussen and Williams, "Gaussian Processes for Machine
 Learning", 2006).  Length scale and signal-to-noise ratio are not optimised but averaged over a grid, weighted
 by their likelihood, so that the band includes their uncertainty.  Mean and noise level are integrated in
-closed form.  This takes one eigendecomposition per length scale.
+closed form.  This takes one eigendecomposition per length scale.  A search has a faster trend, which takes
+the likeliest values instead (:mod:`mpisweep.trend`).
 
 Two passes: the residuals of the first say where noise is larger, and which runs lie far outside of it and
 are pulled back to its edge.  More than :data:`_POINTS` runs are averaged in groups of neighbours first.
@@ -28,6 +29,7 @@ from scipy.special import stdtrit
 
 from mpisweep.statistics.best_set import SELECTION
 from mpisweep.statistics.means import CONFIDENCE
+from mpisweep.trend import matern
 
 __all__ = ["FEWEST", "Trend", "is_logarithmic", "trend_of"]
 
@@ -230,7 +232,7 @@ def _posterior(points: _Points, grid: Floats) -> _Posterior:
     logs: list[Floats] = []
     spectra = []
     for length in _LENGTHS:
-        kernel = _matern(points.t, points.t, float(length))
+        kernel = matern(points.t, points.t, float(length))
         values, vectors = np.linalg.eigh(white[:, None] * kernel * white)
         y, one = vectors.T @ (white * points.y), vectors.T @ white
         v = _RATIOS[:, None] * np.maximum(values, 0.0) + 1.0
@@ -247,10 +249,10 @@ def _posterior(points: _Points, grid: Floats) -> _Posterior:
             continue
         vectors, v, y, one, precision, constant, square = spectra[which]
         r, of_noise = float(_RATIOS[ratio]), float(square[ratio]) / (count - _TAKEN)
-        to_grid = r * (_matern(grid, points.t, float(_LENGTHS[which])) * white) @ vectors / v[ratio]
+        to_grid = r * (matern(grid, points.t, float(_LENGTHS[which])) * white) @ vectors / v[ratio]
         # The error of the constant, as far as the data do not make up for it.
         rest = 1 - to_grid @ one
-        covariance = r * _matern(grid, grid, float(_LENGTHS[which])) - (to_grid * v[ratio]) @ to_grid.T
+        covariance = r * matern(grid, grid, float(_LENGTHS[which])) - (to_grid * v[ratio]) @ to_grid.T
         kept.append(weight)
         means.append(constant[ratio] + to_grid @ (y - constant[ratio] * one))
         covariances.append(of_noise * (covariance + np.outer(rest, rest) / precision[ratio]))
@@ -265,12 +267,6 @@ def _posterior(points: _Points, grid: Floats) -> _Posterior:
         mean, np.sqrt(spread), float(share @ np.array(noises)) ** 0.5, float(count - _TAKEN), share,
         tuple(means), tuple(covariances),
     )  # fmt: skip
-
-
-def _matern(one: Floats, other: Floats, length: float) -> Floats:
-    apart = 5**0.5 * np.abs(one[:, None] - other) / length
-    found: Floats = (1 + apart + apart**2 / 3) * np.exp(-apart)
-    return found
 
 
 def _drawn(posterior: _Posterior, generator: np.random.Generator) -> Floats:
