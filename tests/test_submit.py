@@ -318,6 +318,10 @@ def run(here: Path, standins) -> Run:
     return run_it
 
 
+#: Other systems differ from PJM only in their commands, which shorter tests use too.
+SYSTEMS = ["pjm", *(pytest.param(one, marks=pytest.mark.long) for one in ("pbs", "gridengine"))]
+
+
 def sweep(here: Path, workload: str, trials: int, **limits: float) -> None:
     lines = [
         'name = "r"\n'
@@ -414,7 +418,7 @@ def test_an_invalid_submission_is_refused_before_anything_is_written(here: Path,
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_a_chain_continues_until_the_sweep_is_complete_and_then_ends(
     here: Path, run: Run, standins, system: str
 ):
@@ -446,7 +450,7 @@ def test_a_chain_until_complete_submits_its_next_job_itself(here: Path, run: Run
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_jobs_of_a_split_sweep_are_submitted_at_once_and_work_together(
     here: Path, run: Run, standins, system: str
 ):
@@ -462,8 +466,7 @@ def test_jobs_of_a_split_sweep_are_submitted_at_once_and_work_together(
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(("system", "length"), [
-    pytest.param("pjm", "7", marks=pytest.mark.long), ("pbs", "7"), ("pjm", "complete"),
-    pytest.param("gridengine", "7", marks=pytest.mark.long),
+    ("pjm", "complete"), *(pytest.param(one, "7", marks=pytest.mark.long) for one in ("pjm", "pbs", "gridengine")),
 ])  # fmt: skip
 def test_each_job_of_a_split_sweep_begins_a_chain(here: Path, run: Run, standins, system: str, length: str):
     sweep(here, "first_of_its_job", 5)
@@ -496,7 +499,7 @@ def test_jobs_of_a_split_sweep_are_stopped_together_and_waiting_ones_are_cancell
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("system", ["pjm", "pbs", "gridengine"])
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_a_chain_without_progress_ends(here: Path, run: Run, standins, system: str):
     sweep(here, "never_done", 2)
     ids = submit_it(run, standins, system, "--chain", "5")
@@ -612,7 +615,7 @@ def test_jobs_are_found_with_the_columns_of_another_site(here: Path, run: Run, s
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("system", ["pjm", "gridengine"])
+@pytest.mark.parametrize("system", ["pjm", pytest.param("gridengine", marks=pytest.mark.long)])
 def test_at_the_limit_the_sweep_stops_cleanly_within_ten_seconds(here: Path, run: Run, standins, system: str):
     sweep(here, "gated", 3)
     [job_id] = submit_it(run, standins, system)
@@ -628,7 +631,9 @@ def test_at_the_limit_the_sweep_stops_cleanly_within_ten_seconds(here: Path, run
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(("system", "command"), [("pjm", "pjdel"), ("pbs", "qdel"), ("gridengine", "qdel")])
+@pytest.mark.parametrize(("system", "command"), [
+    ("pjm", "pjdel"), *(pytest.param(one, "qdel", marks=pytest.mark.long) for one in ("pbs", "gridengine")),
+])  # fmt: skip
 def test_a_deleted_job_ends_and_the_next_one_resumes(
     here: Path, run: Run, standins, system: str, command: str
 ):
@@ -671,22 +676,12 @@ SEVERAL_NODES = {"PRTE_MCA_plm_ssh_agent": "pjrsh", "PRTE_MCA_rmaps_default_mapp
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize(
-    "name",
-    [
-        "flow-cx-share",
-        "flow-cx",
-        "flow-cx-singularity",
-        "wisteria-aquarius",
-        "pjm",
-        "pbs",
-        "miyabi-g",
-        "abci3",
-        "tsubame4",
-        "gridengine",
-        "workstation",
-    ],
-)
+@pytest.mark.parametrize("name", [
+    "flow-cx", "pbs", "tsubame4", "workstation",
+    *(pytest.param(one, marks=pytest.mark.long) for one in (
+        "flow-cx-share", "flow-cx-singularity", "wisteria-aquarius", "pjm", "miyabi-g", "abci3", "gridengine",
+    )),
+])  # fmt: skip
 def test_a_shipped_script_runs_a_sweep_to_its_end(here: Path, run: Run, standins, name: str):
     if name == "flow-cx-singularity" and not CAN_NAME_NODES:
         pytest.skip("needs root, for nodes with host names of their own")
