@@ -32,6 +32,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "limits": lambda: keys_markdown("limits"),
     "commands": lambda: commands_markdown(make_parser()),
     "stop": lambda: keys_markdown("stop"),
+    "hooks": lambda: keys_markdown("hooks"),
     "repeats": lambda: keys_markdown("repeats"),
     **{name: lambda name=name: workload_markdown(name) for name in BUILTIN},  # type: ignore[misc]
 }

@@ -15,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scripts import load_script
 
+from mpisweep.batch.checkscript import check_script
 from mpisweep.batch.directives import read_script
 from mpisweep.batch.jobscript import Payload, in_shell, write_script
 from mpisweep.batch.request import Wishes, plan_job
@@ -214,6 +215,41 @@ def test_the_user_s_directives_come_last_in_the_head(name: str):
         f"{where.system.marker} {where.system.example}",
         f"{where.system.marker} -Z 'two words'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("pjm", ["-m b,e", "--mail-list me@example.org"]),
+        ("slurm", ["--mail-type=END,FAIL", "--mail-user=me@example.org"]),
+        ("pbs", ["-m ae", "-M me@example.org"]),
+        ("gridengine", ["-m ea", "-M me@example.org"]),
+    ],
+)
+def test_the_batch_system_is_asked_to_mail_the_end_of_the_job(name, asked):
+    where = site(name, size="-pe mpi 4") if name == "gridengine" else site(name)
+    plain, mailing = (
+        write_script(plan_job(where, dataclasses.replace(TWO_HOURS, gpus=1, mail=mail)), PAYLOAD)
+        for mail in ("", "me@example.org")
+    )
+    assert [line for line in mailing.directives if line not in plain.directives] == asked
+    # The check of scripts knows these options.
+    assert len(check_script(mailing.text())) == len(check_script(plain.text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "message"),
+    [
+        ("slurm", "me", "--mail 'me': expected one address, such as name@example.org"),
+        ("slurm", "a@b.org,c@d.org", "--mail 'a@b.org,c@d.org': expected one address"),
+        ("slurm", "a@b.org\n#SBATCH -A x", "--mail 'a@b.org"),
+        ("workstation", "a@b.org", "--mail a@b.org: a workstation has no batch system; leave out --mail"),
+    ],
+)
+def test_a_mail_address_that_cannot_be_used_is_refused(name, address, message):
+    with pytest.raises(SiteError) as caught:
+        directives(site(name), gpus=1, mail=address)
+    assert str(caught.value).lower().startswith(message.lower())
 
 
 def test_virtual_nodes_and_directives_that_a_site_always_needs():

@@ -299,6 +299,7 @@ ALLOWED = {
         "spec",
         "records",
     },
+    "results.best": {"results.configurations", "results.load", "records"},
     "results.comparison": {"results.load", "blocks", "records"},
     "results.repair": {
         *(
@@ -393,6 +394,7 @@ ALLOWED = {
             f"results.{below}"
             for below in (
                 "batch_sizes",
+                "best",
                 "budgets",
                 "columns",
                 "comparison",
@@ -402,8 +404,10 @@ ALLOWED = {
                 "load",
                 "occupancy",
                 "pairing",
+                "reports",
                 "requests",
                 "shares",
+                "state",
                 "tradeoff",
                 "trial_table",
             )

@@ -134,7 +134,7 @@ def submit(
     modules: Sequence[str] = (), directives: Sequence[str] = (), venv: str | os.PathLike[str] | None = None,
     conda: str | None = None, container: str | os.PathLike[str] | None = None,
     chain: int | Literal["complete"] = 1, split: int | None = None, master: Master = "auto",
-    stage_env: bool = False, **keys: Unpack[SweepKeys],
+    stage_env: bool = False, mail: str | None = None, **keys: Unpack[SweepKeys],
 ) -> Job:  # fmt: skip
     """Write a job script for a sweep, submit it, and return the job.
 
@@ -158,6 +158,7 @@ def submit(
         split: number of jobs that share the sweep.
         master: whether rank 0 runs trials too.
         stage_env: whether trial processes import from one file.
+        mail: address that the batch system writes to when the job ends or fails.
         keys: keys of a sweep file; not with a sweep file.
 
     Raises:
@@ -169,6 +170,7 @@ def submit(
         "--site": site, "--nodes": nodes, "--elapse": elapse, "--gpus": gpus, "--ranks": ranks,
         "--cores": cores, "--group": group, "--project": project, "--venv": venv, "--conda": conda,
         "--container": container, "--chain": chain, "--split": split, "--master": master,
+        "--mail": mail,
     }  # fmt: skip
     options = [f"{flag}={value}" for flag, value in values.items() if value is not None]
     options += [f"--module={name}" for name in modules] + [f"--directive={text}" for text in directives]

@@ -48,3 +48,4 @@ class SweepKeys(TypedDict, total=False):
     import_: str | Table | Sequence[str | Table]
     limits: Table
     stop: Table
+    hooks: Table

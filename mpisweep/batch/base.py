@@ -67,6 +67,8 @@ class BatchSystem:
     size_example: ClassVar[str] = ""
     #: Template of the directive for a project.
     project_option: ClassVar[str] = ""
+    #: Templates of the directives that mail an address when a job ends; empty if it cannot.
+    mail_options: ClassVar[tuple[str, ...]] = ()
     #: Options for the time limit, and the first of them as written before the time.
     time_options: ClassVar[tuple[str, ...]] = ()
     time_example: ClassVar[str] = ""

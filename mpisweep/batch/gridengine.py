@@ -67,6 +67,7 @@ class GridEngine(BatchSystem):
     resource_option = "-l"
     size_example = "-l node_f={nodes}"
     project_option = "-P {project}"
+    mail_options = ("-m ea", "-M {address}")
     time_options = ("-l h_rt",)
     time_example = "-l h_rt="
     log_example = "-j y"

@@ -33,6 +33,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from mpisweep.batch.bar import Bar
+from mpisweep.batch.hooks import HookRun, Reached
 from mpisweep.batch.launchers import LaunchError, one_host_variables
 from mpisweep.batch.output import Output, PlainView, RelayView, View
 from mpisweep.batch.start import Start
@@ -98,6 +99,12 @@ class Ended:
     exit_code: int
     reason: EndReason | None = None
 
+    @property
+    def reached(self) -> Reached:
+        """The end in words."""
+        without = "refused" if self.exit_code == _REFUSED else "the ranks did not report an end"
+        return Reached(without if self.reason is None else str(self.reason), self.exit_code)
+
 
 def launch(
     start: Start,
@@ -108,6 +115,7 @@ def launch(
     restarts: int = 0,
     patience_s: float = math.inf,
     relays: bool = False,
+    hooks: HookRun | None = None,
 ) -> Ended:
     """Start the ranks, restart them after losses that end all of them, and return the end.
 
@@ -125,13 +133,15 @@ def launch(
         patience_s: time until a rank must be alive.  An mpirun that cannot start its daemons on a node may
             wait for ever; after this time it is ended and restarted.
         relays: whether the caller of this program draws the progress from marked lines.
+        hooks: called around the ranks; None for none.
 
     Raises:
         LaunchError: if no rank can be started.
     """
     stops = Stops(passes_hurry_on=start.passes_on(signal.SIGXCPU))
     with stops.watched():
-        return _Launch(start, console, results, ends_at, restarts, patience_s, stops, relays=relays).run()
+        made = _Launch(start, console, results, ends_at, restarts, patience_s, stops, relays=relays)
+        return made.run() if hooks is None else hooks.around(made.name, stops, made.run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +173,7 @@ class _Launch:
         self._restarts = restarts
         self._patience_s = patience_s
         self._stops = stops
-        self._name = secrets.token_hex(8)
+        self.name = secrets.token_hex(8)
         self._program = os.path.basename(start.launcher.program if start.launcher else sys.executable)
         #: Runs that have begun, starts in a row without an ended trial, and trials that had ended before the
         #: last start.
@@ -180,7 +190,7 @@ class _Launch:
                 return Ended(_REFUSED)
             if attempt.seen is not None:
                 log.warning("a rank did not exit after the end of the run; ended %s", self._program)
-            end = attempt.seen or self._ask(lambda: self._results.end(self._name, attempt.returned), RunEnd())  # noqa: B023
+            end = attempt.seen or self._ask(lambda: self._results.end(self.name, attempt.returned), RunEnd())  # noqa: B023
             if (over := self._over(attempt, end)) is not None:
                 return over
             self._say_that_it_starts_again(attempt, end)
@@ -198,7 +208,7 @@ class _Launch:
             return Ended(reason.exit_code, reason)
         if end.superseded_by:
             return self._superseded(end)
-        self._begun = self._ask(lambda: self._results.begun_runs(self._name), self._begun)
+        self._begun = self._ask(lambda: self._results.begun_runs(self.name), self._begun)
         if self._stops.asked:
             # With a second request to stop, the question whether the run had begun may have no answer.
             may_have_begun = self._begun or (attempt.lived and self._stops.at_once)
@@ -255,7 +265,7 @@ class _Launch:
         self._restarts -= 1
         self._stops.wait(_RESTART_PAUSE_S)
         following = self._start if self._stops.asked else self._start.on_what_answers()
-        end = self._ask(lambda: self._results.end(self._name, None), RunEnd())
+        end = self._ask(lambda: self._results.end(self.name, None), RunEnd())
         if end.superseded_by:
             return self._superseded(end)
         if self._stops.asked:
@@ -292,7 +302,7 @@ class _Launch:
             if self._console is not None:
                 view = drawn.enter_context(Bar(self._console))
             output = Output(view)
-            watchdog = Watchdog(self._results, self._name, self._begun, output, self._patience_s)
+            watchdog = Watchdog(self._results, self.name, self._begun, output, self._patience_s)
             ranks = _started(start, environment, notes)
             output.follow(ranks)
             with self._stops.passed_on_to(ranks), watchdog.over(ranks):
@@ -311,7 +321,7 @@ class _Launch:
 
     def _environment(self, start: Start) -> dict[str, str]:
         environment = mpi_environment()
-        environment[LAUNCH_VARIABLE] = self._name
+        environment[LAUNCH_VARIABLE] = self.name
         environment[ENDS_VARIABLE] = "" if self._ends_at is None else repr(self._ends_at)
         environment[SYSTEM_VARIABLE] = start.allocation.system
         environment[BEGUN_VARIABLE] = "1" if self._begun else ""

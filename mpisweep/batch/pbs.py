@@ -33,6 +33,7 @@ class Pbs(BatchSystem):
     valued = words("-a -A -c -C -e -G -j -J -k -l -m -M -N -o -p -P -q -r -R -S -u -v -W")
     resource_option = "-l"
     project_option = "-P {project}"
+    mail_options = ("-m ae", "-M {address}")
     time_options = ("-l walltime",)
     time_example = "-l walltime="
     log_example = "-j oe"

@@ -58,6 +58,7 @@ class Pjm(BatchSystem):
     )
     gives_whole_nodes = True
     project_option = "-g {project}"
+    mail_options = ("-m b,e", "--mail-list {address}")
     time_options = ("-L elapse",)
     time_example = "-L elapse="
     log_example = "-o NAME.%j.log"

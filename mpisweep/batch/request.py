@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from mpisweep.batch.site import SAFE, Site, SiteError
@@ -17,6 +18,8 @@ _RANKS_WITHOUT_GPUS = 16
 LEAST_CORES_PER_GPU = 2
 #: Proposal if nothing is known.
 CORES_PER_GPU = 4
+#: A mail address that no shell and no batch system takes apart.
+_ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*@[A-Za-z0-9][A-Za-z0-9.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Wishes:
         project: project group or account.
         modules: to load instead of the site's.
         directives: options of the batch system in addition to the site's.
+        mail: address that the batch system writes to when the job ends.
     """
 
     nodes: int = 1
@@ -42,6 +46,7 @@ class Wishes:
     project: str = ""
     modules: tuple[str, ...] = ()
     directives: tuple[str, ...] = ()
+    mail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +143,10 @@ def plan_job(site: Site, wishes: Wishes, devices_per_trial: float = 1.0, ranks_p
         project=wishes.project,
         modules=wishes.modules or site.modules,
         cores=_cores(site, wishes.cores, ranks, gpus or 0),
-        directives=tuple(_directive(site, text) for text in wishes.directives),
+        directives=(*_mail(site, wishes.mail), *(_directive(site, text) for text in wishes.directives)),
     )
     _check_words(job)
-    if site.system.size_example and not site.size and not job.directives:
+    if site.system.size_example and not site.size and not wishes.directives:
         raise SiteError(
             f"--site {site.name}: the site file does not state how to ask for nodes, and "
             f"{site.system.title} has no option for it; "
@@ -207,6 +212,18 @@ def _directive(site: Site, text: str) -> str:
             f"--directive {text!r}: expected one option of {site.system.submit}, e.g. {site.system.example!r}"
         )
     return option
+
+
+def _mail(site: Site, address: str) -> tuple[str, ...]:
+    """Write the directives that mail an address when the job ends."""
+    if not address:
+        return ()
+    if not site.system.mail_options:
+        why = "has no batch system" if not site.system.marker else "has no known options for mail"
+        raise SiteError(f"--mail {address}: {site.title} {why}; leave out --mail")
+    if not _ADDRESS.fullmatch(address):
+        raise SiteError(f"--mail {address!r}: expected one address, such as name@example.org")
+    return tuple(option.format(address=address) for option in site.system.mail_options)
 
 
 def _check_words(job: Job) -> None:

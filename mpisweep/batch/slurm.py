@@ -57,6 +57,7 @@ class Slurm(BatchSystem):
     )
     needs_interpreter = True
     project_option = "--account={project}"
+    mail_options = ("--mail-type=END,FAIL", "--mail-user={address}")
     time_options = ("--time", "-t")
     time_example = "--time="
     log_example = "--output=NAME.%j.log"

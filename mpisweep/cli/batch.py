@@ -112,13 +112,7 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
         metavar="NAME",
         help="module to load instead of the site's; repeatable",
     )
-    job.add_argument(
-        "--directive",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="batch system option to add to the script, e.g. --directive=--constraint=a100; repeatable",
-    )
+    _add_directives(job)
     inside = job.add_mutually_exclusive_group()
     inside.add_argument(
         "--venv", metavar="FOLDER", default="", help="virtual environment with mpisweep (default: this one)"
@@ -138,6 +132,22 @@ def _add_job(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     )
     add_stage_env(job)
     return job
+
+
+def _add_directives(job: argparse._ArgumentGroup) -> None:
+    job.add_argument(
+        "--directive",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="batch system option to add to the script, e.g. --directive=--constraint=a100; repeatable",
+    )
+    job.add_argument(
+        "--mail",
+        metavar="ADDRESS",
+        default="",
+        help="let the batch system mail this address when the job ends or fails; with --chain, each job",
+    )
 
 
 def _add_plan(job: argparse._ArgumentGroup) -> None:
@@ -229,6 +239,7 @@ def _wishes(options: argparse.Namespace) -> Wishes:
         project=options.project,
         modules=tuple(options.module),
         directives=tuple(options.directive),
+        mail=options.mail,
     )
 
 

@@ -153,6 +153,8 @@ def _print_sweep(spec: Spec, sampler: Sampler, results: Path) -> None:
         print(f"  import      {text}")
     if rules := _stop_texts(spec):
         print(f"  stop        {', or '.join(rules)}")
+    for text in spec.hooks.texts:
+        print(f"  hook        {text}")
     baseline = spec.baseline_configuration()
     if baseline is not None:
         print(f"  baseline    {_baseline_text(spec.space, baseline)}")
@@ -304,6 +306,7 @@ def _fields(spec: Spec, sampler: Sampler, remaining: _Remaining) -> dict[str, ob
         "baseline": spec.baseline_configuration(),
         "import": _imports(spec, remaining.path),
         "stop": _stop_texts(spec),
+        "hooks": spec.hooks.texts,
         "warnings": [*_cautions(spec, sampler), *getattr(sampler, "warnings", ())],
         "results": str(remaining.path),
         "trials": remaining.trials,

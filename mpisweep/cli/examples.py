@@ -153,6 +153,11 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "mpisweep submit sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00",
             "--chain complete",
         ),
+        _example(
+            "a mail when the job ends",
+            "mpisweep submit sweep.toml --site flow-cx --nodes 4 --elapse 2:00:00",
+            "--mail me@example.org",
+        ),
     ),
     "retry": (
         _example("after a bug was fixed: all that failed", "mpisweep retry flow.h5 --failed"),

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from mpisweep.batch import describe
 from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end, wrongly_started
+from mpisweep.batch.hooks import HookRun
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.launch import launch, mpi_environment
 from mpisweep.batch.launchers import LaunchError
@@ -24,6 +25,7 @@ from mpisweep.batch.start import Start, plan_start
 from mpisweep.batch.variables import CALLER_VARIABLE, ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE
 from mpisweep.batch.walltime import earliest_end, plan_stop
 from mpisweep.cli.arguments import master_policy
+from mpisweep.cli.hooking import hooks_of
 from mpisweep.cli.logs import configure_logging
 from mpisweep.cli.outcome import OwnResults, SharedResults, closings, describe_end
 from mpisweep.cli.sweepargs import check_time, results_path
@@ -61,8 +63,10 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
     check_time(spec, "--walltime", options.walltime, measured)
     start = _plan(spec, options, allocation)
     ends_at, ends_by = earliest_end(allocation, options.walltime, time.time())
+    reserve_s = 0.0 if ends_at is None else HookRun.reserve_s(spec.hooks, ends_at - time.time())
     if options.dry_run:
-        _print_plan(start, len(usual_node(allocation).gpus), ends_at, ends_by, spec.limits.grace_s, measured)
+        gpus = len(usual_node(allocation).gpus)
+        _print_plan(start, gpus, ends_at, ends_by, spec.limits.grace_s, measured, reserve_s)
         return 0
     if ends_at is None:
         warn_of_unknown_end(allocation)
@@ -72,10 +76,11 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
         # What a program calls draws nothing itself, even if FORCE_COLOR says that this is a terminal.
         console=console if console.is_terminal and not options.quiet and not caller else None,
         results=OwnResults(path) if options.split is None else SharedResults(path),
-        ends_at=ends_at,
+        ends_at=None if ends_at is None else ends_at - reserve_s,
         restarts=spec.limits.restarts,
         patience_s=_START_FACTOR * spec.limits.silence_s,
         relays=relays and not options.quiet,
+        hooks=hooks_of(spec, path, allocation, ends_at, is_fresh=options.fresh),
     )
     if ended.reason is not None:
         log.log(
@@ -114,8 +119,9 @@ def _print_plan(
     ends_by: str,
     grace_s: float,
     measured: Sequence[float],
+    reserve_s: float,
 ) -> None:
-    left_s = None if ends_at is None else ends_at - time.time()
+    left_s = None if ends_at is None else ends_at - reserve_s - time.time()
     plan = plan_stop(0.0, left_s, grace_s, measured)
     command = start.command(mpi_environment() | {LAUNCH_VARIABLE: "", ENDS_VARIABLE: ""})
     print("\n".join(describe.describe_start(start, command, gpus_per_node)))

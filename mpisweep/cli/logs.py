@@ -13,6 +13,19 @@ __all__ = ["configure_logging", "is_on_one_host"]
 _SIZES = (("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_SIZE"), ("MPI_LOCALNRANKS", "PMI_SIZE"))
 
 
+class _StandardError(logging.Handler):
+    """Writes to standard error as it is now: a live bar replaces it, to print lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        try:
+            # One write, because several threads log.
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
 def configure_logging(rank: int | None, host: str, *, quiet: bool) -> None:
     """Log to standard error; each line begins with the time and the name of the process.
 
@@ -24,7 +37,7 @@ def configure_logging(rank: int | None, host: str, *, quiet: bool) -> None:
     who = "launcher: " if rank is None and host else ""
     if rank is not None and (rank or host):
         who = f"rank {rank} {host}".rstrip() + ": "
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(
         logging.Formatter(f"%(asctime)s {who.replace('%', '%%')}%(message)s", datefmt="%H:%M:%S")
     )

@@ -56,6 +56,10 @@ def run_as_rank(spec: Spec, options: argparse.Namespace) -> int:
         # No launcher has checked this; the check starts a process, so it comes before MPI.
         from mpisweep.spec.preflight import check_startable
 
+        if spec.hooks.commands:
+            rank_log.warning(
+                "hooks are not called: only `mpisweep run` that starts the ranks itself calls them"
+            )
         try:
             check_startable(spec)
             check_time(spec, "--walltime", options.walltime)

@@ -83,7 +83,7 @@ def damaged_folder(path: Path) -> Path:
 
 
 def logs_folder(path: Path) -> Path:
-    """The folder that keeps the output of failed trials, one file per rank."""
+    """The folder that keeps the output of failed trials, one file per rank, and of hooks."""
     return path.with_name(path.name + ".logs")
 
 

@@ -47,7 +47,7 @@ def more_points(spec: Spec, texts: Sequence[str]) -> tuple[list[Configuration], 
         raise SpecError("command line: -p: a parameter is given twice")
     space = _space(spec.space, given)
     if spec.built_in is not None:
-        fitting.check_values(_WORDING, spec.built_in, space, {}, None)
+        fitting.check_options(_WORDING, spec.built_in, space, {}, None)
     fitting.check_command(_WORDING, spec.workload, space, spec.fixed)
     if space.size is None or space.size > MORE_AT_MOST:
         many = f"{space.size:,}"

@@ -6,6 +6,7 @@ outside this package checks the user's input again.
 
 from __future__ import annotations
 
+from mpisweep.spec.hooks import Hooks
 from mpisweep.spec.keys import (
     ADAPTIVE,
     ADDING,
@@ -49,6 +50,7 @@ __all__ = [
     "BuiltinWorkload",
     "CommandWorkload",
     "FunctionWorkload",
+    "Hooks",
     "ImportSource",
     "Limits",
     "PrunerChoice",

@@ -30,8 +30,8 @@ from mpisweep.spec.printed import AFTER_WORD
 
 __all__ = [
     "SPECIAL_NAMES", "CommandError", "CommandWorkload", "MetricPattern", "as_text", "check_formats",
-    "command_text", "names_in_template", "parse_command", "parse_pattern", "read_json_line", "render",
-    "render_template",
+    "command_text", "names_in_template", "parse_arguments", "parse_command", "parse_pattern",
+    "read_json_line", "render", "render_template",
 ]  # fmt: skip
 
 #: Placeholders besides the parameters, and their meaning.
@@ -47,6 +47,7 @@ SPECIAL_NAMES = {
 }
 _IN_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?::([^{}]*))?\}\}")
 _VARIABLE = re.compile(IDENTIFIER)
+_EXAMPLE = "python train.py --batch_size={batch_size}"
 
 
 class CommandError(ValueError):
@@ -114,7 +115,7 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
     for key in table:
         if key not in names_of("workload"):
             raise CommandError(f"workload.{key}", unknown_key(key, "workload"))
-    arguments = _arguments(table.get("command"))
+    arguments = parse_arguments("workload.command", table.get("command"), _EXAMPLE)
     for argument in arguments:
         _check_text("workload.command", argument)
     environment = table.get("env", {})
@@ -142,6 +143,35 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
     if "template" in made.names and not template:
         raise CommandError("workload.command", "contains {template}, but workload.template is not set")
     return made
+
+
+def parse_arguments(key: str, command: object, example: str) -> tuple[str, ...]:
+    """Split a command line into its arguments like a shell; a list is taken as it is.
+
+    Args:
+        key: its key.
+        command: as written in the sweep file.
+        example: a command line, for messages.
+
+    Raises:
+        CommandError: if it is invalid.
+    """
+    expected = f'expected a command line, e.g. "{example}"'
+    if isinstance(command, str):
+        try:
+            # A backslash at the end of a line continues it, as in a shell.
+            arguments = shlex.split(command.replace("\\\r\n", "").replace("\\\n", ""))
+        except ValueError as error:
+            raise CommandError(key, f"cannot be split into arguments: {error}") from error
+    elif isinstance(command, list) and all(isinstance(argument, str) for argument in command):
+        arguments = list(command)
+    else:
+        raise CommandError(key, f"is {command!r}; {expected}")
+    if not arguments or not arguments[0]:
+        raise CommandError(key, f"is empty; {expected}")
+    if any("\0" in argument for argument in arguments):
+        raise CommandError(key, "contains a NUL byte, which arguments cannot contain")
+    return tuple(arguments)
 
 
 def parse_pattern(name: str, pattern: object) -> MetricPattern:
@@ -271,23 +301,6 @@ def check_formats(workload: CommandWorkload, values: Mapping[str, Iterable[Value
                     raise CommandError(
                         key, f"has the placeholder {{{name}:{spec}}}, which cannot format {value!r}: {error}"
                     ) from error
-
-
-def _arguments(command: object) -> tuple[str, ...]:
-    expected = 'expected a command line, e.g. "python train.py --batch_size={batch_size}"'
-    if isinstance(command, str):
-        try:
-            # A backslash at the end of a line continues it, as in a shell.
-            arguments = shlex.split(command.replace("\\\r\n", "").replace("\\\n", ""))
-        except ValueError as error:
-            raise CommandError("workload.command", f"cannot be split into arguments: {error}") from error
-    elif isinstance(command, list) and all(isinstance(argument, str) for argument in command):
-        arguments = list(command)
-    else:
-        raise CommandError("workload.command", f"is {command!r}; {expected}")
-    if not arguments or not arguments[0]:
-        raise CommandError("workload.command", f"is empty; {expected}")
-    return tuple(arguments)
 
 
 def _check_text(key: str, text: str) -> None:

@@ -17,7 +17,7 @@ from mpisweep.spec.wording import Wording
 
 __all__ = [
     "check_baseline", "check_command", "check_one_objective", "check_options",
-    "check_ranks", "check_rules_of_one", "check_size", "check_twice", "check_values", "objectives_of",
+    "check_ranks", "check_rules_of_one", "check_size", "check_twice", "objectives_of",
     "with_batch_size", "with_largest_batch",
 ]  # fmt: skip
 
@@ -31,7 +31,20 @@ def check_twice(wording: Wording, space: SearchSpace, fixed: Mapping[str, Value]
             )
 
 
-def check_options(wording: Wording, described: WorkloadDescription, table: str, names: Iterable[str]) -> None:
+def check_options(
+    wording: Wording,
+    described: WorkloadDescription,
+    space: SearchSpace,
+    fixed: Configuration,
+    baseline: Configuration | None,
+) -> None:
+    """Reject names that are not options of the workload, and values that its options do not allow."""
+    for table, names in (("parameters", space.names), ("fixed", fixed), ("baseline", baseline or ())):
+        _check_names(wording, described, table, names)
+    _check_values(wording, described, space, fixed, baseline)
+
+
+def _check_names(wording: Wording, described: WorkloadDescription, table: str, names: Iterable[str]) -> None:
     """Reject names that are not options of the workload."""
     known = [*(option.name for option in described.options), RANKS]
     for name in names:
@@ -41,7 +54,7 @@ def check_options(wording: Wording, described: WorkloadDescription, table: str, 
             wording.fail(f"{table}.{name}", f"{described.name} has no such option; {meant}")
 
 
-def check_values(
+def _check_values(
     wording: Wording,
     described: WorkloadDescription,
     space: SearchSpace,

@@ -7,16 +7,9 @@ new key is one row here, and a line that uses its value.
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
-
 from mpisweep.plugins import BUILT_IN, SEARCHES
-from mpisweep.records import Direction, Value
-from mpisweep.spec.units import parse_bytes, parse_duration
+from mpisweep.records import Direction
+from mpisweep.spec.key import DEVICES_AT_MOST, INTEGER_AT_MOST, NAME, Key, closest, nearest, one_of
 
 __all__ = [
     "ADAPTIVE", "ADDING", "DEVICES_AT_MOST", "FUNCTION", "GENERATIONAL", "IDENTIFIER", "INTEGER_AT_MOST",
@@ -30,16 +23,12 @@ RANKS = "ranks_per_trial"
 RANKS_AT_MOST = 4096
 #: The default objective.
 USUAL_OBJECTIVE = "loss"
-#: Upper bound of GPUs per node, and of workers per GPU.
-DEVICES_AT_MOST = 64
 #: More grid points of real numbers than this are a typo.
 POINTS_AT_MOST = 1_000_000
 #: Upper bound of the repeats of a configuration.
 REPEATS_AT_MOST = 1000
 #: Upper bound of a string, because the record of each trial contains it.
 TEXT_CHARS = 1 << 16
-#: The largest integer that a results file can store.
-INTEGER_AT_MOST = 2**63 - 1
 #: How a trial's memory can depend on a parameter.
 MEMORY_WORDS = ("increasing", "decreasing")
 #: The search that a table describes: a sampler of Optuna and its options.
@@ -57,141 +46,9 @@ GENERATIONAL = ("nsga2", "NSGAIISampler", "NSGAIIISampler")
 #: Pruners with options that suit many sweeps; see :mod:`mpisweep.search.pruning`.
 PRUNER_NAMES = ("median", "percentile", "asha", "hyperband", "patient", "threshold")
 
-#: Patterns: a sweep's name is a file name, a parameter's an identifier, a function's ``module:function``.
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+#: Patterns: a parameter is an identifier, a function ``module:function``.
 IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*"
-
-Kind = Literal[
-    "text", "name", "choice", "integer", "number", "flag", "duration", "size", "devices", "table",
-    # Parsed where they are used; listed here for the documentation and the schema.
-    "texts", "choices", "workload", "command", "template", "variables", "values", "value", "conditions",
-    "groups", "points", "repeats", "imports",
-]  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key.
-
-    Attributes:
-        table: its table; empty for the top of the file.
-        default: as written in a sweep file; None for no default.
-        meaning: one line for the documentation and for editors.
-        unit: unit of a plain number.
-        low: the smallest integer allowed; a number must be above it.
-        high: the largest number allowed, if below 64 bits.
-        values: the values of a choice.
-        usual: the default in words, if `default` does not express it.
-        since: the first version with this key.
-    """
-
-    table: str
-    name: str
-    kind: Kind
-    default: Value | None
-    meaning: str
-    unit: str = ""
-    low: int | None = None
-    high: int | None = None
-    values: tuple[str, ...] = ()
-    usual: str = ""
-    is_required: bool = False
-    since: str = "0.1.0"
-
-    @property
-    def path(self) -> str:
-        """Name of the key in messages."""
-        return f"{self.table}.{self.name}" if self.table else self.name
-
-    def problem(self, value: object) -> str | None:
-        """Why `value` is invalid, as the end of a sentence; None if it is valid."""
-        match self.kind:
-            case "text":
-                fits, wanted = _is_text(value), "a string"
-            case "name":
-                fits = _is_text(value) and re.fullmatch(NAME, str(value)) is not None
-                wanted = (
-                    "letters, digits, '.', '_' and '-', as in a file name" if _is_text(value) else "a string"
-                )
-            case "choice":
-                fits, wanted = value in self.values, one_of(value, self.values)
-            case "texts":
-                fits = _is_text(value) or (
-                    _is_list(value) and all(map(_is_text, value)) and len(set(value)) == len(value)
-                )
-                wanted = "a string, or a list of different strings"
-            case "choices":
-                fits = value in self.values or (_is_list(value) and all(one in self.values for one in value))
-                listed = f"one of {', '.join(self.values)}, or a list of these"
-                wanted = one_of(value, self.values) if isinstance(value, str) else listed
-            case "integer":
-                low = self.low or 0
-                fits = (
-                    isinstance(value, int) and not isinstance(value, bool) and low <= value <= INTEGER_AT_MOST
-                )
-                wanted = f"an integer of at least {low}"
-            case "number":
-                fits = _is_number(value, self.low)
-                wanted = "a finite number" if self.low is None else f"a finite number above {self.low}"
-            case "flag":
-                fits, wanted = isinstance(value, bool), "true or false"
-            case "duration":
-                fits, wanted = parse_duration(value) is not None, 'a duration such as "10m" or 600'
-            case "size":
-                fits, wanted = parse_bytes(value) is not None, 'a size such as "4GiB" or "500MB"'
-            case "devices":
-                fits, wanted = _devices(value) is not None, "1, 2, ... GPUs, or a share such as 0.5 or 0.25"
-            case "table":
-                fits, wanted = isinstance(value, dict), f"a table, [{self.path}]"
-            case _:
-                raise AssertionError(f"{self.path} is checked where it is used")
-        return None if fits else f"is {value!r}; expected {wanted}"
-
-    def read(self, value: Any) -> Any:
-        """Convert a valid value: a duration to seconds, a size to bytes."""
-        match self.kind:
-            case "duration":
-                return parse_duration(value)
-            case "size":
-                return parse_bytes(value)
-            case "devices":
-                return _devices(value)
-            case "table":
-                return dict(value)
-        return value
-
-    def get(self, table: Mapping[str, Any]) -> Any:
-        """The converted value in a valid table, or the default."""
-        if self.name in table:
-            return self.read(table[self.name])
-        return None if self.default is None else self.read(self.default)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_number(value: object, low: int | None) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return False
-    return low is None or value > low
-
-
-def _is_list(value: object) -> TypeGuard[list[Any]]:
-    return isinstance(value, list) and len(value) > 0
-
-
-def _devices(value: object) -> float | None:
-    """An integer number of GPUs, or 1/integer; shares may be rounded, such as 0.33."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    if 1 <= value <= DEVICES_AT_MOST and value == round(value):
-        return float(value)
-    if 1 / DEVICES_AT_MOST <= value < 1 and abs(1 / value - round(1 / value)) < 0.05:
-        return float(1 / round(1 / value))
-    return None
-
 
 _DIRECTIONS = tuple(direction.value for direction in Direction)
 
@@ -258,6 +115,9 @@ KEYS: tuple[Key, ...] = (
         "`{ from = \"sqlite:///old.db\", study = \"NAME\" }`", usual="none"),
     Key("", "limits", "table", None, "time, memory and failures that are tolerated"),
     Key("", "stop", "table", None, "when the search has found enough, or has used enough"),
+    Key("", "hooks", "table", None,
+        "programs that the launcher starts before the sweep, after trials and after the sweep; see "
+        "[hooks](hooks.md)"),
 
     Key("limits", "timeout", "duration", None,
         "kill a trial that runs longer; it fails with the cause `timeout`", usual="no limit"),
@@ -297,6 +157,20 @@ KEYS: tuple[Key, ...] = (
     Key("stop", "device_hours", "number", None,
         "stop when all runs of the sweep have used this many GPU-hours; core-hours without GPUs",
         low=0, unit="h", usual="none"),
+
+    Key("hooks", "before_sweep", "command", None,
+        "a program and its arguments, a string or a list of strings, run before ranks start; its standard "
+        "input is the sweep as JSON", usual="none"),
+    Key("hooks", "after_trial", "command", None,
+        "the same, run after each trial that has run; its standard input is the trial as JSON", usual="none"),
+    Key("hooks", "after_sweep", "command", None,
+        "the same, run after each run of the sweep; its standard input is the sweep as JSON", usual="none"),
+    Key("hooks", "timeout", "duration", "30s", "kill a hook that runs longer"),
+    Key("hooks", "trials_per_call", "integer", 1,
+        "most trials of one call of `after_trial`; above 1 its standard input has one line per trial",
+        low=1, unit="trials"),
+    Key("hooks", "backlog", "duration", "1m",
+        "how long `after_trial` may go on after the last trial, for trials that wait for it"),
 
     Key("workload", "command", "command", None,
         "the program and its arguments, a string or a list of strings; `{name}` is replaced by a parameter, "
@@ -345,6 +219,7 @@ _PLACES = {
     "": "at the top of the file, before the first [table]",
     "limits": "in [limits]",
     "stop": "in [stop]",
+    "hooks": "in [hooks]",
     "workload": "in workload = { ... }",
     "range": "in an entry of [parameters]",
     "list": "in an entry of [parameters]",
@@ -366,26 +241,6 @@ def keys_of(table: str) -> tuple[Key, ...]:
 def names_of(table: str) -> tuple[str, ...]:
     """The names of a table's keys, in the order of the documentation."""
     return tuple(key.name for key in keys_of(table))
-
-
-def closest(name: object, known: Iterable[str]) -> str:
-    """The known name that is most similar; empty if none is."""
-    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), "")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """End a sentence about an unknown name: suggest a similar one, or list all."""
-    names = list(known)
-    close = closest(name, names)
-    return f"did you mean {close!r}?" if close else "known are " + (", ".join(names) or "none")
-
-
-def one_of(value: object, known: Iterable[str], *, quoted: bool = False) -> str:
-    """List the allowed values, and suggest the one most similar to a wrong one."""
-    names = list(known)
-    close = closest(value, names)
-    listed = ", ".join(map(repr, names) if quoted else names)
-    return f"one of {listed}" + (f"; did you mean {close!r}?" if close else "")
 
 
 def right_place(name: str, table: str) -> str:

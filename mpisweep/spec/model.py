@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mpisweep.errors import UserError
 from mpisweep.records import Direction, Objective, Value
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
+from mpisweep.spec.hooks import Hooks
 from mpisweep.spec.keys import ADDING, LEARNING, RANKS, USUAL_OBJECTIVE
 from mpisweep.spec.space import Configuration, Parameter, SearchSpace, ends
 
@@ -160,6 +161,7 @@ class Spec:
         sampler: of the search "optuna", which names one; None for any other.
         prune: decides which trials end early; None if none do.
         imports: trials that are known from elsewhere.
+        hooks: programs that the launcher starts.
     """
 
     name: str
@@ -184,6 +186,7 @@ class Spec:
     stop: StopRules = StopRules()
     imports: tuple[ImportSource, ...] = ()
     prune: PrunerChoice | None = None
+    hooks: Hooks = field(default_factory=Hooks)
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
         """Number of ranks of a trial with this configuration."""

@@ -14,7 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import NamedTuple
@@ -53,13 +53,15 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
     """
     _check_search(spec, has_sampler=has_sampler)
     check_pruner(spec)
+    _check_hooks(spec)
     if spec.built_in is not None:
         _check_options(spec, spec.built_in)
         if spec.built_in.name not in BUILTIN:
             _check_plugin(spec, spec.built_in)
     elif isinstance(spec.workload, CommandWorkload):
         _check_program(spec, spec.workload)
-        _check_script(spec, spec.workload)
+        if not spec.workload.own_directory:
+            _check_script(spec, "workload.command", spec.workload.arguments)
         _check_template(spec, spec.workload)
     elif isinstance(spec.workload, FunctionWorkload):
         _check_function(spec, spec.workload)
@@ -142,16 +144,16 @@ def _check_plugin(spec: Spec, built_in: WorkloadDescription) -> None:
         raise SpecError(f"{spec.source}: workload: {plugin.unfit(f'cannot be loaded: {reason}')}")
 
 
-def _check_script(spec: Spec, workload: CommandWorkload) -> None:
+def _check_script(spec: Spec, key: str, arguments: Sequence[str]) -> None:
     """Check that the script of a Python command exists; `which` only finds the interpreter."""
-    program, *rest = workload.arguments
-    if not Path(program).name.startswith("python") or workload.own_directory:
+    program, *rest = arguments
+    if not Path(program).name.startswith("python"):
         return
     script = next(
         (argument for argument in rest if argument in _NO_SCRIPT or not argument.startswith("-")), "-"
     )
     if script.endswith(".py") and "{" not in script and not (spec.folder / script).is_file():
-        Wording(spec.source).fail("workload.command", f"script {script!r} does not exist in {spec.folder}")
+        Wording(spec.source).fail(key, f"script {script!r} does not exist in {spec.folder}")
 
 
 def _check_program(spec: Spec, workload: CommandWorkload) -> None:
@@ -161,11 +163,22 @@ def _check_program(spec: Spec, workload: CommandWorkload) -> None:
     variables = dict(workload.environment)
     if "/" in program and workload.own_directory and not program.startswith("/"):
         return
+    _check_found(spec, "workload.command", program, variables.get("PATH"))
+
+
+def _check_hooks(spec: Spec) -> None:
+    for name, arguments in spec.hooks.commands.items():
+        _check_found(spec, f"hooks.{name}", arguments[0])
+        _check_script(spec, f"hooks.{name}", arguments)
+
+
+def _check_found(spec: Spec, key: str, program: str, path: str | None = None) -> None:
+    """Check that a program can start in the sweep's folder; `path` stands for PATH."""
     where = os.fspath(spec.folder / program) if "/" in program else program
-    found = shutil.which(where, path=variables.get("PATH"))
+    found = shutil.which(where, path=path)
     problem = _why_no_script(found, program) if found else _why_no_program(spec, where, program)
     if problem:
-        Wording(spec.source).fail("workload.command", problem)
+        Wording(spec.source).fail(key, problem)
 
 
 def _why_no_program(spec: Spec, where: str, program: str) -> str:

@@ -104,6 +104,7 @@ def schema(*, with_plugins: bool = False) -> Schema:
         "metrics": _named(_TEXT, f"^(?!step$){IDENTIFIER}$"),
         "limits": _table(keys_of("limits")),
         "stop": _table(keys_of("stop")),
+        "hooks": _table(keys_of("hooks")),
     })  # fmt: skip
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",

@@ -19,6 +19,7 @@ from mpisweep.spec import fitting
 from mpisweep.spec.catalogue import BUILTIN, SPEED, WorkloadDescription, describe, describe_if_there
 from mpisweep.spec.commandline import CommandError, CommandWorkload, parse_command, parse_pattern
 from mpisweep.spec.conditions import RawCondition, split_condition, with_rules
+from mpisweep.spec.hooks import parse_hooks
 from mpisweep.spec.imports import parse_imports
 from mpisweep.spec.keys import (
     FUNCTION,
@@ -123,9 +124,7 @@ class _Parser:
         space = with_rules(wording, raw, space, found, constants, is_recorded=self._is_recorded)
         baseline = self._configuration(raw, "baseline") if "baseline" in raw else None
         if described is not None:
-            for table, names in (("parameters", space.names), ("fixed", fixed), ("baseline", baseline or ())):
-                fitting.check_options(wording, described, table, names)
-            fitting.check_values(wording, described, space, fixed, baseline)
+            fitting.check_options(wording, described, space, fixed, baseline)
         fitting.check_command(wording, workload, space, fixed)
         if not self._is_recorded:
             fitting.check_baseline(wording, workload, space, baseline)
@@ -161,6 +160,7 @@ class _Parser:
             stop=parse_stop(wording, raw),
             imports=parse_imports(wording, raw, search),
             prune=parse_pruner(wording, raw["prune"]) if "prune" in raw else None,
+            hooks=parse_hooks(wording, raw),
         )
         fitting.check_ranks(wording, spec)
         fitting.check_rules_of_one(wording, spec)
