@@ -128,7 +128,7 @@ class HookLog:
         self._left = _LOG_BYTES
 
     def add(self, what: str, outcome: Outcome, took_s: float) -> None:
-        """Append a call that failed or printed something; a full disk costs the log and nothing else."""
+        """Append a call that failed or printed something; a full disk affects only the log."""
         if not (outcome.problem or outcome.output) or self._left <= 0:
             return
         when = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -134,7 +134,7 @@ class HookRun:
 
     @staticmethod
     def reserve_s(hooks: Hooks, left_s: float) -> float:
-        """Seconds by which ranks stop before the end of the allocation, for the hook after the sweep."""
+        """Seconds between the stop of the ranks and the end of the allocation, for the last hook."""
         return min(hooks.timeout_s, _RESERVE_SHARE * left_s) if hooks.after_sweep else 0.0
 
     def around(self, launch: str, stops: Stops, run: Callable[[], Answer]) -> Answer:

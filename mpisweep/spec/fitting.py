@@ -38,7 +38,7 @@ def check_options(
     fixed: Configuration,
     baseline: Configuration | None,
 ) -> None:
-    """Reject names that are not options of the workload, and values that its options do not allow."""
+    """Reject names that are no options of the workload, and values that these do not allow."""
     for table, names in (("parameters", space.names), ("fixed", fixed), ("baseline", baseline or ())):
         _check_names(wording, described, table, names)
     _check_values(wording, described, space, fixed, baseline)

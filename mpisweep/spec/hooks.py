@@ -1,4 +1,4 @@
-"""Parse ``[hooks]``: programs that the launcher starts before the sweep, after trials and after the sweep."""
+"""Parse ``[hooks]``: programs that the launcher starts around a sweep and after trials."""
 
 from __future__ import annotations
 

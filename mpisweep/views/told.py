@@ -1,4 +1,4 @@
-"""What hooks are told: a trial that has ended, and the sweep before and after a run, for JSON."""
+"""What hooks are told, for JSON: a trial that has ended, and the sweep around a run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Told:
         self._attempts = array("i")
 
     def take(self, state: SweepState, launch: str, at_most: int) -> tuple[list[int], int]:
-        """Take the next trials that ended in a launch, in the order of their ends, and count the others."""
+        """Take the next trials that ended in a launch, in the order of ends; count the others."""
         runs = {row for row, name in enumerate(state.allocations["launch"]) if name == launch}
         workers = {row for row, run in enumerate(state.workers["allocation"]) if run in runs}
         attempts = self._attempts
