@@ -39,7 +39,7 @@ from pathlib import Path
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.placement import Placement
 from mpisweep.batch.registry import batch_system
-from mpisweep.errors import UserError
+from mpisweep.errors import UserError, how_to_add, missing_modules
 
 __all__ = [
     "LaunchError",
@@ -97,8 +97,13 @@ def find_launcher(allocation: Allocation) -> Launcher:
     """Find the launcher to use in this allocation.
 
     Raises:
-        LaunchError: if there is none.
+        LaunchError: if there is none, or ranks cannot use it.
     """
+    if missing_modules("mpi4py"):
+        raise LaunchError(
+            f"ranks need mpi4py, which is not installed; {how_to_add('mpi4py')}, "
+            "or use one worker (-n 1), which needs no MPI"
+        )
     beside = Path(sys.executable).parent / "mpirun"
     program = os.fspath(beside) if beside.is_file() else shutil.which("mpirun") or shutil.which("mpiexec")
     system = batch_system(allocation.system)

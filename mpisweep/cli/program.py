@@ -20,7 +20,7 @@ from mpisweep import __version__
 from mpisweep.batch.variables import LAUNCH_VARIABLE
 from mpisweep.cli.parser import Parser, wait_for_first_rank
 from mpisweep.cli.sweepargs import split_command_line
-from mpisweep.errors import UserError
+from mpisweep.errors import UserError, missing_package
 from mpisweep.rank.transport import expected_rank, is_first_rank
 
 __all__ = ["main", "make_parser"]
@@ -70,21 +70,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return the exit code."""
     _escape_output()
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
-    options, unknown = make_parser(ours[0] if ours else "").parse_known_args(ours)
-    if unknown:
-        options.parser.refuse(unknown)
-    options.given, options.command_line = ours[1:], command_line
     is_rank = expected_rank() is not None or LAUNCH_VARIABLE in os.environ
     try:
+        options, unknown = make_parser(ours[0] if ours else "").parse_known_args(ours)
+        if unknown:
+            options.parser.refuse(unknown)
+        options.given, options.command_line = ours[1:], command_line
         code: int = options.command(options) or 0
         if sys.stdout is not None:
             # Otherwise Python fails at exit, too late for a message.
             sys.stdout.flush()
     except UserError as error:
-        wait_for_first_rank()
-        if is_first_rank():
-            print(f"mpisweep: {error}", file=sys.stderr)
-        return 2
+        return _refuse(f"mpisweep: {error}")
+    except ModuleNotFoundError as error:
+        sentence = missing_package(error)
+        # Other ranks wait for one that lacks another package than this, with which MPI begins.
+        if not sentence or (is_rank and error.name != "mpi4py"):
+            raise
+        return _refuse(f"mpisweep {ours[0]}: {sentence}" if ours else f"mpisweep: {sentence}")
     except KeyError as error:
         print(f"mpisweep: {error.args[0]}", file=sys.stderr)
         return 2
@@ -106,6 +109,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     return code
+
+
+def _refuse(sentence: str) -> int:
+    """Print a sentence, once for all ranks; returns the exit code."""
+    wait_for_first_rank()
+    if is_first_rank():
+        print(sentence, file=sys.stderr)
+    return 2
 
 
 def _escape_output() -> None:

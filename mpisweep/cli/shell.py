@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from mpisweep.cli.arguments import Commands
-from mpisweep.spec import SpecError
 
 __all__ = ["FILES", "add_commands"]
 
@@ -26,13 +25,11 @@ def add_commands(commands: Commands) -> None:
 
 
 def _completion(options: argparse.Namespace) -> int:
+    import shtab
+
     # The parser has this command, too.
     from mpisweep.cli.program import make_parser
 
-    try:
-        import shtab
-    except ImportError:
-        raise SpecError("completion: the package shtab is missing; `pip install shtab` adds it") from None
     parser = make_parser()
     parser.show_commands()
     for action in parser.all_actions():

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mpisweep.errors import how_to_add
 from mpisweep.prior.foreign import ForeignError, ForeignSweep, ForeignTrial, read_csv, read_results
 from mpisweep.records import Value
 from mpisweep.results import ResultsError, journal_folder
@@ -90,7 +91,7 @@ def _read(source: ImportSource, spec: Spec) -> ForeignSweep:
         from mpisweep.prior.optuna_storage import read_study
     except ImportError as error:
         raise ForeignError(
-            f"needs Optuna, which is not installed ({error}); install mpisweep[search]"
+            f"needs Optuna, which is not installed ({error}); {how_to_add('optuna')}"
         ) from None
     return read_study(source.place, source.study, spec)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from mpisweep.errors import how_to_add
 from mpisweep.spec import nearest
 
 __all__ = ["ChoiceError", "check_choice", "options_of"]
@@ -53,9 +54,8 @@ def check_choice(
     try:
         make()
     except ModuleNotFoundError as error:
-        raise ChoiceError(
-            f"{name} needs {error.name!r}, which is not installed; install mpisweep[search]"
-        ) from error
+        module = error.name or str(error)
+        raise ChoiceError(f"{name} needs {module!r}, which is not installed; {how_to_add(module)}") from error
     except Exception as error:
         plain = {name: value for name, value in options.items() if isinstance(value, (bool, int, float, str))}
         shown = ", ".join(f"{option} = {value!r}" for option, value in plain.items())

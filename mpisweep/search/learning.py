@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import Self
 
+from mpisweep.errors import how_to_add
 from mpisweep.search.choices import ChoiceError
 from mpisweep.spec import SamplerChoice, Spec, SpecError
 from mpisweep.spec.space import Configuration
@@ -71,7 +72,7 @@ class LearningSearch:
             Wording(spec.source).fail(
                 "search",
                 f"{spec.search!r} needs Optuna, which is not installed ({error}); "
-                "install mpisweep[search], or choose a search that does not learn, such as 'sobol'",
+                f"{how_to_add('optuna')}, or choose a search that does not learn, such as 'sobol'",
             )
         try:
             check_sampler(cls.from_spec(spec).sampler, objectives=len(spec.objectives))

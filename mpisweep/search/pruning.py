@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from mpisweep.errors import how_to_add
 from mpisweep.search.choices import ChoiceError
 from mpisweep.spec import PrunerChoice, Spec, SpecError
 from mpisweep.spec.wording import Wording
@@ -61,7 +62,7 @@ def check_pruner(spec: Spec) -> None:
         from mpisweep.search.pruners import make_pruner
     except ImportError as error:
         Wording(spec.source).fail(
-            "prune", f"needs Optuna, which is not installed ({error}); install mpisweep[search], or remove it"
+            "prune", f"needs Optuna, which is not installed ({error}); {how_to_add('optuna')}, or remove it"
         )
     try:
         make_pruner(resolved(spec.prune))

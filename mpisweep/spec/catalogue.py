@@ -81,7 +81,7 @@ def _unit_work(_: Mapping[str, Value]) -> float:
     return 1.0
 
 
-def _no_folders(_: Mapping[str, Value]) -> tuple[str, ...]:
+def _nothing(_: Mapping[str, Value]) -> tuple[str, ...]:
     return ()
 
 
@@ -103,6 +103,7 @@ class WorkloadDescription:
         options: its parameters; others are rejected.
         metrics: the metrics that it reports.
         preload: modules that the fork server imports once, before it forks trial processes.
+        modules: the other modules that a configuration needs, for a configuration.
         work: relative work of a configuration, in any unit; the planner estimates durations from it.
         folders: the options that must name a folder, for a configuration.
         contradiction: the option of a configuration that contradicts others, and why, as the end of a
@@ -116,8 +117,9 @@ class WorkloadDescription:
     options: tuple[Option, ...]
     metrics: tuple[Metric, ...]
     preload: tuple[str, ...] = ()
+    modules: Callable[[Mapping[str, Value]], tuple[str, ...]] = _nothing
     work: Callable[[Mapping[str, Value]], float] = _unit_work
-    folders: Callable[[Mapping[str, Value]], tuple[str, ...]] = _no_folders
+    folders: Callable[[Mapping[str, Value]], tuple[str, ...]] = _nothing
     contradiction: Callable[[Mapping[str, Value]], tuple[str, str] | None] = _no_contradiction
     samples_per_step: str = ""
     caution: Callable[[Mapping[str, Value], str], str] = _no_caution
@@ -154,6 +156,10 @@ def _resnet50_folders(params: Mapping[str, Value]) -> tuple[str, ...]:
     validates = params["data"] == "imagefolder" and int(params["val_every"]) >= 0
     needs = params["data"] in ("cifar10", "imagefolder")
     return ("data_root",) * needs + ("val_root",) * validates
+
+
+def _resnet50_modules(params: Mapping[str, Value]) -> tuple[str, ...]:
+    return ("sklearn",) if params["data"] == "digits" else ()
 
 
 def _resnet50_caution(params: Mapping[str, Value], objective: str) -> str:
@@ -277,6 +283,7 @@ RESNET50 = WorkloadDescription(
     options=_RESNET50_OPTIONS,
     metrics=_RESNET50_METRICS,
     preload=("torch", "torchvision", "mpisweep.workloads.resnet50"),
+    modules=_resnet50_modules,
     work=_resnet50_work,
     folders=_resnet50_folders,
     contradiction=contradiction,

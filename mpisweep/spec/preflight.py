@@ -19,6 +19,7 @@ from importlib.machinery import all_suffixes
 from pathlib import Path
 from typing import NamedTuple
 
+from mpisweep.errors import how_to_add, missing_modules
 from mpisweep.plugins import WORKLOADS, find_plugin
 from mpisweep.processes.kernel import python_command
 from mpisweep.spec import LEARNING, SEARCH_NAMES, FunctionWorkload, Spec, SpecError
@@ -51,10 +52,13 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
     Raises:
         SpecError: if the workload or the search cannot start.
     """
+    _check_installed(spec, "", "mpisweep", "h5py", "numpy")
     _check_search(spec, has_sampler=has_sampler)
     check_pruner(spec)
     _check_hooks(spec)
     if spec.built_in is not None:
+        if spec.built_in.name in BUILTIN:
+            _check_installed(spec, "workload", repr(spec.built_in.name), *spec.built_in.preload)
         _check_options(spec, spec.built_in)
         if spec.built_in.name not in BUILTIN:
             _check_plugin(spec, spec.built_in)
@@ -67,7 +71,20 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
         _check_function(spec, spec.workload)
 
 
+def _check_installed(spec: Spec, key: str, user: str, *modules: str) -> None:
+    """Check that modules are installed, without importing them."""
+    if missing := missing_modules(*(module.partition(".")[0] for module in modules)):
+        are = "which is" if len(missing) == 1 else "which are"
+        Wording(spec.source).fail(
+            key, f"{user} needs {' and '.join(missing)}, {are} not installed; {how_to_add(*missing)}"
+        )
+
+
 def _check_search(spec: Spec, *, has_sampler: bool) -> None:
+    if spec.search == "sobol":
+        _check_installed(spec, "search", "'sobol'", "scipy")
+    if spec.repeats.is_race:
+        _check_installed(spec, "repeats", "a race", "scipy")
     is_plain = spec.search in SEARCH_NAMES and spec.search not in LEARNING
     if is_plain and (spec.space.is_product or has_sampler):
         # Nothing can be wrong with it, and loading it may import scipy.
@@ -88,6 +105,8 @@ def _check_options(spec: Spec, built_in: WorkloadDescription) -> None:
         found = built_in.contradiction(values)
         if found is not None:
             Wording(spec.source).fail(_key_of(spec, found[0]), found[1])
+        for module in built_in.modules(values):
+            _check_installed(spec, "workload", repr(built_in.name), module)
         for name in built_in.folders(values):
             # One look per folder, which may be on a slow file system.
             if (name, values[name]) not in checked:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 import numpy as np
 
+from mpisweep.errors import how_to_add
 from mpisweep.records import Direction, TrialState
 from mpisweep.results.load import Sweep
 from mpisweep.spec import nearest
@@ -94,7 +95,7 @@ def importance(sweep: Sweep, metric: str | None = None, method: str = METHODS[0]
             )
     except ImportError:
         raise FigureError(
-            "importances need optuna, which is not installed; install it with `pip install mpisweep[search]`"
+            f"importances need optuna, which is not installed; {how_to_add('optuna')}"
         ) from None
     order = sorted(found, key=lambda one: (-found[one], one))
     return Importance(
