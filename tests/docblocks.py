@@ -2,7 +2,7 @@
 
 A block has a language. What a test does with it follows from that and from these rules:
 
-* ``sh``: commands. Of those that :data:`ELSEWHERE` names none runs here; every other first word is known to
+* ``sh``: commands. Of those that :data:`ELSEWHERE` names none runs here; every other program is known to
   :func:`tests.test_doc_blocks`, or the test fails.
 * ``console``: commands behind ``$``, each with what it prints.
 * ``toml``: a sweep file, or a part of one, which :func:`completed` completes; or another file, which the comment
@@ -40,7 +40,7 @@ PAGES = [
     *sorted((ROOT / "packaging").glob("*.md")),
 ]
 
-#: First word of a command -> what it needs that a test does not have.
+#: Program -> what it needs that a test does not have.
 ELSEWHERE = {
     **dict.fromkeys(("pjsub", "pjstat", "pjdel", "sbatch", "squeue", "qsub", "qstat"), "a batch system"),
     **dict.fromkeys(("ssh", "module"), "a cluster's login node"),

@@ -1,6 +1,6 @@
 """Every fenced block of README, CONTRIBUTING and docs: parsed, and run as far as a computer without a batch system can.
 
-A block in a language, or a command with a first word, that nothing here knows fails.
+A block in a language, or a command of a program, that nothing here knows fails.
 """
 
 from __future__ import annotations
