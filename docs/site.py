@@ -17,7 +17,12 @@ from mkdocs.structure.pages import Page
 COPIES = {"https://unpkg.com/iframe-worker/shim": "assets/iframe-worker.js"}
 
 #: File of the source tree -> page of the site.
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md"}
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changes.md",
+    "packaging/README.md": "packages.md",
+}
 
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 _CODE = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
