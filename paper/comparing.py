@@ -1,52 +1,47 @@
 """Batch sizes compared at equal iterations, samples or seconds, with their noise.
 
-A reading is the mean loss over the last tenth of a budget, as `loss_mean` is over the last tenth of the
-steps.  Step *k* of a trial with batch size B has seen (k + 1) B samples.  Seconds are those of the steps at a
-steady pace: a warm-up step counts as the median of the others, as in `train_time`.
+A reading is the smoothed loss at a budget, by the rule of ``mpisweep top --at``
+(:mod:`mpisweep.results.budgets`).
 
-Which sizes cannot be told apart from the best: Tukey's honest significant differences, in Kramer's form for
-unequal counts, at 95% for all pairs at once; so it does not matter that the best was picked after the fact.
-They are taken of the logarithm of the loss, because small batches have larger losses with larger noise: noise
-is relative, and means are geometric.  It is pooled over the repeats of all sizes, as if it were the same at
-each.  Without repeats it comes from neighbouring sizes: each against the line between its neighbours (Gasser,
-Sroka and Jennen-Steinmetz, "Residual variance and residual pattern in nonlinear regression", 1986).
+Which sizes cannot be told apart from the best is decided as in all tables of mpisweep
+(:mod:`mpisweep.statistics.best_set`), of the logarithm of the loss: small batches have larger losses with
+larger noise, so noise is relative, and means are geometric.
+
+Without repeats the noise comes from neighbouring sizes: each against the line between its neighbours (Gasser,
+Sroka and Jennen-Steinmetz, "Residual variance and residual pattern in nonlinear regression", 1986), as if it
+were the same at each.  Sizes are then told apart by Tukey's honest significant differences, at 95% for all
+pairs at once; so it does not matter that the best was picked after the fact.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import studentized_range, t
-from sweep import REPEAT
 
 import mpisweep
+from mpisweep.results.budgets import Budget
+from mpisweep.statistics.best_set import best_set, is_worse
+from mpisweep.statistics.means import CONFIDENCE, means_of
 
-__all__ = ["Budget", "Comparison", "Runs", "budgets_for", "compare", "readings", "runs_of"]
+__all__ = ["Budget", "Comparison", "Runs", "budget_text", "budgets_for", "compare", "readings", "runs_of"]
 
 Floats = NDArray[np.float64]
-Kind = Literal["iterations", "samples", "seconds"]
 
-CONFIDENCE = 0.95
 #: Asymptotic efficiency of the noise from neighbours, relative to that from residuals of the true curve.
 _NEIGHBOURS = 18 / 35
+#: Results from before there were repeats have them as values of this parameter, each with its own seed.
+_EARLIER_REPEAT = "loaders"
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How much training is compared."""
-
-    kind: Kind
-    amount: float
-
-    def __str__(self) -> str:
-        amount = (
-            f"{self.amount:,.0f}" if self.kind != "seconds" or self.amount >= 100 else f"{self.amount:.3g}"
-        )
-        return f"{amount} {self.kind}"
+def budget_text(budget: Budget) -> str:
+    """A budget in words: ``300 iterations``."""
+    exact = budget.axis != "seconds" or budget.amount >= 100
+    amount = f"{budget.amount:,.0f}" if exact else f"{budget.amount:.3g}"
+    return f"{amount} {'iterations' if budget.axis == 'step' else budget.axis}"
 
 
 @dataclass(frozen=True)
@@ -57,10 +52,12 @@ class Runs:
     size: NDArray[np.int64]
     repeat: NDArray[np.int64]
     wall_time_s: Floats
-    #: Step -> loss of each trial.
-    losses: tuple[Floats, ...]
-    #: Step -> seconds of training until its end.
-    seconds: tuple[Floats, ...]
+    #: Of the last step.
+    last_loss: Floats
+    #: What each trial used in all: steps, samples, and seconds of training.
+    steps: Floats
+    samples: Floats
+    seconds: Floats
 
     @property
     def sizes(self) -> NDArray[np.int64]:
@@ -69,66 +66,49 @@ class Runs:
 
     def mean_by_size(self, values: Floats) -> Floats:
         """Mean over the repeats of each size, without NaN; NaN if there is none."""
-        return np.array([_mean(values[self.size == size]) for size in self.sizes])
+        return means_of(self.by_size(values, self.sizes)).mean
 
-
-def _mean(values: Floats) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else float("nan")
+    def by_size(self, values: Floats, sizes: NDArray[np.int64]) -> Floats:
+        """Values by size and repeat, shape (sizes, repeats); NaN where there is none."""
+        found = np.full((len(sizes), int(self.repeat.max(initial=0)) + 1), np.nan)
+        known = np.isin(self.size, sizes)
+        found[np.searchsorted(sizes, self.size[known]), self.repeat[known]] = values[known]
+        return found
 
 
 def runs_of(sweep: mpisweep.Sweep) -> Runs:
     """The completed trials of a sweep over batch sizes."""
     done = sweep.trials[sweep.trials["state"] == "complete"]
     numbers = [int(number) for number in done["number"]]
-    warmup = int(sweep.configuration(numbers[0])["warmup_iter"])
+    repeat = done["repeat"].astype(np.int64)
+    if _EARLIER_REPEAT in sweep.spec.space.names:
+        repeat = done[_EARLIER_REPEAT].astype(np.int64)
+    used = sweep.at(step=int(sweep.configuration(numbers[0])["num_iter"])).trials[numbers]
     return Runs(
         number=np.array(numbers),
         size=done["batch_size"].astype(np.int64),
-        repeat=done[REPEAT].astype(np.int64),
+        repeat=repeat,
         wall_time_s=done["wall_time"].astype(np.float64),
-        losses=tuple(sweep.curve(number, "loss").value for number in numbers),
-        seconds=tuple(_steady(sweep.curve(number, "iteration_time").value, warmup) for number in numbers),
+        last_loss=np.array([sweep.curve(number, "loss").value[-1] for number in numbers]),
+        steps=used["at_steps"],
+        samples=used["at_samples"],
+        seconds=used["at_seconds"],
     )
 
 
-def _steady(step_s: Floats, warmup: int) -> Floats:
-    usual = float(np.median(step_s[warmup:])) if len(step_s) > warmup else float(np.median(step_s))
-    counted = np.where(np.arange(len(step_s)) < warmup, np.minimum(step_s, usual), step_s)
-    return np.cumsum(counted)
-
-
-def readings(runs: Runs, budget: Budget) -> Floats:
-    """The reading of each trial at a budget; NaN where it ended before."""
-    found = np.full(len(runs.number), np.nan)
-    for index, loss in enumerate(runs.losses):
-        used = _used(runs, index, budget.kind)
-        if len(used) == 0 or used[-1] < budget.amount * (1 - 1e-9):
-            continue
-        within = used <= budget.amount * (1 + 1e-9)
-        if not within.any():
-            continue
-        tail = within & (used > 0.9 * budget.amount)
-        found[index] = loss[tail].mean() if tail.any() else loss[within][-1]
+def readings(sweep: mpisweep.Sweep, runs: Runs, budget: Budget) -> Floats:
+    """The smoothed loss of each trial at a budget; NaN where it ended before."""
+    found: Floats = sweep.at(**budget.arguments).trials["loss_mean"][runs.number]
     return found
-
-
-def _used(runs: Runs, index: int, kind: Kind) -> Floats:
-    """How much of a budget a trial has used after each of its steps."""
-    if kind == "seconds":
-        return runs.seconds[index]
-    steps = np.arange(1, len(runs.losses[index]) + 1, dtype=np.float64)
-    return steps if kind == "iterations" else steps * float(runs.size[index])
 
 
 def budgets_for(runs: Runs) -> list[Budget]:
     """All iterations; then as many samples, and seconds, as three quarters and half of the sizes reach."""
-    steps = max(map(len, runs.losses))
-    found = [Budget("iterations", steps)]
-    for kind in ("samples", "seconds"):
-        reached = runs.mean_by_size(np.array([_used(runs, i, kind)[-1] for i in range(len(runs.number))]))
+    found = [Budget("step", float(runs.steps.max()))]
+    for axis, used in (("samples", runs.samples), ("seconds", runs.seconds)):
+        reached = runs.mean_by_size(used)
         for share in (0.25, 0.5):
-            found.append(Budget(kind, float(np.quantile(reached, share, method="lower"))))
+            found.append(Budget(axis, float(np.quantile(reached, share, method="lower"))))
     return found
 
 
@@ -138,22 +118,21 @@ class Comparison:
 
     budget: Budget
     size: NDArray[np.int64]
-    #: Geometric mean.
+    #: Logarithms of the losses, shape (sizes, repeats); NaN where there is none.
+    logs: Floats
+    #: Geometric mean, and half its 95% interval as a logarithm.
     mean: Floats
+    half_width: Floats
     count: NDArray[np.int64]
-    #: Relative standard deviation of a single run, its degrees of freedom, and where it comes from.
+    #: Relative standard deviation of a single run, and where it comes from.
     noise: float
-    freedom: float
     source: str
-    #: Whether the size cannot be told apart from the best.
+    #: Entry of the best size, without the luck of seeds that others lack, and whether each size cannot be
+    #: told apart from it.
+    best: int
     alike: NDArray[np.bool_]
     #: Repeat -> the size that wins if only this repeat had been run.
     winners: tuple[int, ...]
-
-    @property
-    def best(self) -> int:
-        """Entry of the best size."""
-        return int(np.argmin(self.mean))
 
     def entry(self, size: int) -> int | None:
         """Entry of a size; None if it did not reach the budget."""
@@ -171,50 +150,46 @@ class Comparison:
             behind = 100 * (self.mean[entry] / self.mean[self.best] - 1)
             default = f"{behind:.0f}% larger, {'not told apart' if self.alike[entry] else 'told apart'}"
         return (
-            f"| {self.budget} | {len(self.size)} ({self.size.min()} to {self.size.max()}) | "
+            f"| {budget_text(self.budget)} | {len(self.size)} ({self.size.min()} to {self.size.max()}) | "
             f"{self.size[self.best]} | {self.mean[self.best]:.3f} | {default} | "
             f"{', '.join(map(str, self.size[self.alike]))} |"
         )
 
     def differ(self, size: int, other: int) -> bool:
         """Whether the means of two sizes that were chosen beforehand differ, at 95%."""
-        one, two = np.flatnonzero(self.size == size)[0], np.flatnonzero(self.size == other)[0]
-        error = self.noise * (1 / self.count[one] + 1 / self.count[two]) ** 0.5
-        gap = abs(np.log(self.mean[one] / self.mean[two]))
-        return bool(gap > t.ppf(0.5 + CONFIDENCE / 2, self.freedom) * error)
-
-    def half_width(self, entry: int) -> float:
-        """Half the 95% interval of one size's mean, by itself, relative to the mean."""
-        return float(t.ppf(0.5 + CONFIDENCE / 2, self.freedom)) * self.noise / float(self.count[entry]) ** 0.5
+        one, two = (self.logs[np.flatnonzero(self.size == each)[0]] for each in (size, other))
+        return is_worse(one, two) or is_worse(two, one)
 
 
-def compare(runs: Runs, budget: Budget, values: Floats | None = None) -> Comparison | None:
+def compare(runs: Runs, budget: Budget, values: Floats) -> Comparison | None:
     """Compare the sizes at a budget; None if fewer than three got there.
 
     Args:
         runs: the trials.
         budget: how much training.
-        values: of each trial, instead of the readings at the budget.
+        values: of each trial; NaN where it did not get there.
     """
-    values = np.log(readings(runs, budget) if values is None else values)
-    finite = np.isfinite(values)
-    size = np.unique(runs.size[finite])
+    values = np.log(values)
+    size = np.unique(runs.size[np.isfinite(values)])
     if len(size) < 3:
         return None
-    groups = [values[finite & (runs.size == one)] for one in size]
-    mean, count = np.array([g.mean() for g in groups]), np.array([len(g) for g in groups])
-    noise, freedom, source = _noise(size, mean, groups)
-    best = int(np.argmin(mean))
-    margin = _wide(len(size), freedom) * noise * np.sqrt(1 / count + 1 / count[best])
-    winners = []
-    for repeat in np.unique(runs.repeat[finite]):
-        own = finite & (runs.repeat == repeat)
-        # A repeat that has only a few of the sizes has no winner.
-        if own.sum() == len(size):
-            winners.append(int(runs.size[own][np.argmin(values[own])]))
+    logs = runs.by_size(values, size)
+    means, compared = means_of(logs), best_set(logs)
+    assert compared is not None
+    half_width = (means.high - means.low) / 2
+    if compared.noise is not None:
+        noise, source, alike = compared.noise, "repeats", compared.is_in
+    else:
+        noise, freedom, source = *_noise_of_neighbours(size, means.mean), "neighbouring sizes"
+        alike = means.mean - means.mean.min() <= _wide(len(size), freedom) * noise * 2**0.5
+        half_width = np.full(len(size), float(t.ppf(0.5 + CONFIDENCE / 2, freedom)) * noise)
+    # A repeat that has only a few of the sizes has no winner.
+    whole = logs[:, np.isfinite(logs).all(axis=0)]
+    winners = tuple(size[np.argmin(whole, axis=0)].tolist())
     return Comparison(
-        budget, size, np.exp(mean), count, noise, freedom, source, mean - mean[best] <= margin, tuple(winners)
-    )
+        budget, size, logs, np.exp(means.mean), half_width, means.count, noise, source,
+        compared.best, alike, winners,
+    )  # fmt: skip
 
 
 @cache
@@ -223,14 +198,11 @@ def _wide(sizes: int, freedom: float) -> float:
     return float(studentized_range.ppf(CONFIDENCE, sizes, freedom)) / 2**0.5
 
 
-def _noise(size: NDArray[np.int64], mean: Floats, groups: list[Floats]) -> tuple[float, float, str]:
-    freedom = sum(len(group) - 1 for group in groups)
-    if freedom >= 3:
-        square = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / freedom
-        return square**0.5, float(freedom), "repeats"
+def _noise_of_neighbours(size: NDArray[np.int64], mean: Floats) -> tuple[float, float]:
+    """Standard deviation of a single run, and its degrees of freedom."""
     left, here, right = size[:-2], size[1:-1], size[2:]
     before = (right - here) / (right - left)
     after = 1 - before
     residual = before * mean[:-2] + after * mean[2:] - mean[1:-1]
     square = float((residual**2 / (before**2 + after**2 + 1)).mean())
-    return square**0.5, max(1.0, _NEIGHBOURS * (len(size) - 2)), "neighbouring sizes"
+    return square**0.5, max(1.0, _NEIGHBOURS * (len(size) - 2))

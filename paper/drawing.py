@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 import poster
-from comparing import Comparison, Runs
+from comparing import Comparison, Runs, budget_text
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -25,7 +25,7 @@ def draw_figure_1(runs: Runs, found: Comparison, losses: np.ndarray, baseline: i
         ours.set_xlabel("batch size [images]")
         ours.set_ylabel("mean loss")
         _log_if_wide(ours, np.concatenate([losses, drawn]))
-        ours.set_title(f"this sweep, {found.budget}", loc="left", fontsize=11)
+        ours.set_title(f"this sweep, {budget_text(found.budget)}", loc="left", fontsize=11)
         ours.legend(loc="best", fontsize=8)
         rows = poster.TABLE_1
         theirs.plot(
@@ -56,7 +56,7 @@ def draw_budgets(compared: list[Comparison], baseline: int) -> Figure:
         for axes, found in zip(panels, compared, strict=False):
             axes.tick_params(labelbottom=True)
             _log_if_wide(axes, _sizes(axes, found, baseline))
-            axes.set_title(f"after {found.budget}", loc="left", fontsize=10)
+            axes.set_title(f"after {budget_text(found.budget)}", loc="left", fontsize=10)
             axes.set_xlabel("batch size [images]")
             axes.set_ylabel("mean loss")
         handles, labels = panels[0].get_legend_handles_labels()
@@ -70,7 +70,8 @@ def draw_budgets(compared: list[Comparison], baseline: int) -> Figure:
 
 def _sizes(axes: Axes, found: Comparison, baseline: int) -> np.ndarray:
     """Draw means and intervals; returns all heights."""
-    half = np.array([found.half_width(entry) for entry in range(len(found.size))])
+    # Below two runs there is no interval.
+    half = np.nan_to_num(found.half_width)
     # The interval is symmetric in the logarithm.
     below, above = found.mean * (1 - np.exp(-half)), found.mean * (np.exp(half) - 1)
     for alike, colour, name in ((False, GREY, "told apart from the best"), (True, BLUE, "not told apart")):

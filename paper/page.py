@@ -38,12 +38,16 @@ def write_page(sweep: mpisweep.Sweep, decided: dict[str, Any], folder: Path) -> 
             f"{sweep.path}: fewer than three batch sizes have completed; run it again"
         )
     runs = runs_of(sweep)
-    compared = [found for budget in budgets_for(runs) if (found := compare(runs, budget)) is not None]
-    if not compared or compared[0].budget.kind != "iterations":
+    compared = [
+        found
+        for budget in budgets_for(runs)
+        if (found := compare(runs, budget, readings(sweep, runs, budget))) is not None
+    ]
+    if not compared or compared[0].budget.axis != "step":
         raise mpisweep.ResultsError(f"{sweep.path}: fewer than three batch sizes have a finite loss")
     first = compared[0]
     figures.save(
-        draw_figure_1(runs, first, readings(runs, first.budget), plan.baseline), folder / "figure1.png"
+        draw_figure_1(runs, first, readings(sweep, runs, first.budget), plan.baseline), folder / "figure1.png"
     )
     figures.save(figures.draw_total_time(sweep), folder / "figure2.png")
     figures.save(draw_budgets(compared, plan.baseline), folder / "budgets.png")
@@ -87,8 +91,9 @@ def heading(sweep: mpisweep.Sweep, decided: dict[str, Any], plan: Plan, runs: Ru
 
 def table_1(plan: Plan, runs: Runs, found: Comparison) -> str:
     """Table 1 twice: as the poster counts, and with the repeats."""
-    last = np.array([loss[-1] for loss in runs.losses])
+    last = runs.last_loss
     by_last = compare(runs, found.budget, last)
+    source = "its own runs" if found.source == "repeats" else f"the noise of {found.source}"
     return "\n".join([
         "## Table 1", "",
         "As the poster counts: one run per batch size, ranked by the loss of the last step.", "",
@@ -97,7 +102,7 @@ def table_1(plan: Plan, runs: Runs, found: Comparison) -> str:
         *rows_beside_the_poster(plan, runs, last), "",
         *winners_text("the loss of the last step", by_last), *winners_text("the mean loss", found), "",
         "With all repeats, ranked by the mean loss over the last tenth of the steps; in brackets the 95% "
-        f"interval of each mean by itself, from the noise of {found.source}.", "",
+        f"interval of each mean by itself, from {source}.", "",
         "| | batch size | mean loss | | runs | time [s] | told apart from the best |",
         "|---|---:|---:|---|---:|---:|---|",
         *rows_with_repeats(plan, runs, found),
@@ -123,7 +128,7 @@ def rows_with_repeats(plan: Plan, runs: Runs, found: Comparison) -> list[str]:
         entries.append(("default", baseline))
     rows = []
     for name, entry in entries:
-        size, mean, factor = int(found.size[entry]), found.mean[entry], np.exp(found.half_width(entry))
+        size, mean, factor = int(found.size[entry]), found.mean[entry], np.exp(found.half_width[entry])
         apart = "the best" if entry == found.best else "no" if found.alike[entry] else "yes"
         rows.append(
             f"| {name} | {size} | {mean:.3f} | ({mean / factor:.3f} to {mean * factor:.3f}) | "
@@ -193,7 +198,7 @@ def conclusion(plan: Plan, runs: Runs, compared: Sequence[Comparison]) -> str:
         "![At equal iterations, samples and seconds](budgets.png)", "",
         *(f"* {sentence}" for sentence in verdicts(plan, runs, compared)), "",
         "A size whose runs ended before a budget is left out of its comparison: the smallest sizes see "
-        "too few images. Sizes are told apart by Tukey's test for all pairs at once, at 95%, on the "
-        "logarithm of the loss and with the noise of all sizes pooled. So \"not told apart\" says that "
+        "too few images. Sizes are told apart from the best as in all tables of mpisweep "
+        "(`docs/statistics.md`), at 95%, on the logarithm of the loss. So \"not told apart\" says that "
         "these runs do not show a difference; more repeats may.",
     ])  # fmt: skip

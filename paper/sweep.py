@@ -3,8 +3,7 @@
 A pilot of three sizes measures what trials take here.  Then the space grows to the finest spacing of sizes
 whose trials are expected to end in time, and the same results file is resumed.
 
-Repeats.  A trial's seed derives from its number, so a parameter that changes nothing gives repeats: `loaders`
-counts processes that read image folders, and digits are in memory.
+Every size is run several times, each time with another seed (`repeats`).
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from mpisweep.devices.nodes import this_node
 
 __all__ = [
     "PLANS",
-    "REPEAT",
     "Plan",
     "SweepFailedError",
     "device_kind",
@@ -34,8 +32,6 @@ __all__ = [
     "tiny",
 ]
 
-#: The parameter whose values are the repeats.
-REPEAT = "loaders"
 #: Seconds that a start of the ranks takes, with importing torch.
 _START_S = 15.0
 #: Trials of a full machine take longer than those of the pilot.
@@ -99,10 +95,10 @@ def sweep_text(plan: Plan, sizes: list[int], repeats: int) -> str:
         'workload  = "resnet50"',
         'objective = "loss_mean"',
         "seed      = 1",
+        f"repeats   = {repeats}",
         "",
         "[parameters]",
         f"batch_size = {sizes}",
-        f"{REPEAT} = {list(range(repeats))}    # changes nothing for digits: each value is a repeat",
         "",
         "[fixed]",
         f"num_iter = {plan.num_iter}",
@@ -116,7 +112,6 @@ def sweep_text(plan: Plan, sizes: list[int], repeats: int) -> str:
         "",
         "[baseline]",
         f"batch_size = {plan.baseline}",
-        f"{REPEAT} = 0",
         "",
         "[limits]",
         'timeout = "10m"',

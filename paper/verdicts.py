@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import poster
-from comparing import Budget, Comparison, Runs, compare
+from comparing import Budget, Comparison, Runs, budget_text, compare
 from sweep import Plan
 
 import mpisweep
@@ -30,11 +30,11 @@ def verdicts(plan: Plan, runs: Runs, compared: Sequence[Comparison]) -> list[str
 
 def one_is_best(found: Comparison) -> str:
     """Whether one size is better than all others."""
-    alike = int(found.alike.sum())
+    alike, after = int(found.alike.sum()), f"after {budget_text(found.budget)}"
     if alike == 1:
-        return f'**"One size is best": holds after {found.budget}.** It is {found.size[found.best]}.'
+        return f'**"One size is best": holds {after}.** It is {found.size[found.best]}.'
     return (
-        f'**"One size is best": not shown after {found.budget}.** {alike} of {len(found.size)} sizes '
+        f'**"One size is best": not shown {after}.** {alike} of {len(found.size)} sizes '
         "are not told apart; which of them wins depends on the seed."
     )
 
@@ -54,7 +54,7 @@ def better_than_the_default(found: Comparison, baseline: int) -> str:
 
 def _better(found: Comparison, baseline: int) -> str:
     entry = found.entry(baseline)
-    after = f"after {found.budget}"
+    after = f"after {budget_text(found.budget)}"
     if entry is None:
         return f"not measured {after}.** The default, {baseline}, did not complete."
     if entry == found.best:
@@ -75,11 +75,11 @@ def within_the_range(compared: Sequence[Comparison]) -> str:
     found = compared[0]
     best = int(found.size[found.best])
     if found.size.min() < best < found.size.max():
-        said = f"holds after {found.budget}.** The best is {best}."
+        said = f"holds after {budget_text(found.budget)}.** The best is {best}."
     else:
         end = "largest" if best == found.size.max() else "smallest"
-        said = f"does not hold after {found.budget}.** The best, {best}, is the {end} size."
-    others = "; ".join(f"{one.size[one.best]} after {one.budget}" for one in compared[1:])
+        said = f"does not hold after {budget_text(found.budget)}.** The best, {best}, is the {end} size."
+    others = "; ".join(f"{one.size[one.best]} after {budget_text(one.budget)}" for one in compared[1:])
     moved = {int(one.size[one.best]) for one in compared}
     if len(moved) > 1:
         said += f" It depends on what is held equal: {others}."

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import poster
 from comparing import Runs
-from sweep import REPEAT, Plan
+from sweep import Plan
 
 import mpisweep
 from mpisweep.progress import counted
@@ -55,7 +55,7 @@ def differences(sweep: mpisweep.Sweep, decided: dict[str, Any], plan: Plan, runs
         "tenth of the steps",
         "iterations": str(params["num_iter"]),
         "batch sizes": sizes_text(runs) + (f" ({planned} planned)" if planned > len(runs.sizes) else ""),
-        "runs per batch size": f"{counts_text(runs)}, each with its own seed (by the parameter `{REPEAT}`)",
+        "runs per batch size": f"{counts_text(runs)}, each with its own seed",
     }
     versions = ", ".join(
         f"{name} {sweep.environment[name]}"

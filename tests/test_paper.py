@@ -22,41 +22,29 @@ import sweep as paper_sweep  # noqa: E402
 import training  # noqa: E402
 import verdicts  # noqa: E402
 
+import mpisweep  # noqa: E402
+from mpisweep.spec import parse_spec  # noqa: E402
 
-def runs(sizes: list[int], steps: int, loss, seconds=lambda size: 1.0, repeats: int = 1) -> comparing.Runs:
-    """Return trials with `loss(size, step)`, steps from 1, and `seconds(size)` per step."""
+
+def runs(sizes: list[int], steps: int = 1, seconds=lambda size: 1.0, repeats: int = 1) -> comparing.Runs:
+    """Return trials of so many steps, each of `seconds(size)`."""
     pairs = [(size, repeat) for size in sizes for repeat in range(repeats)]
-    counted = np.arange(1, steps + 1)
+    size = np.array([size for size, _ in pairs])
     return comparing.Runs(
         number=np.arange(len(pairs)),
-        size=np.array([size for size, _ in pairs]),
+        size=size,
         repeat=np.array([repeat for _, repeat in pairs]),
-        wall_time_s=np.array([steps * seconds(size) for size, _ in pairs]),
-        losses=tuple(np.array([loss(size, step) for step in counted], dtype=float) for size, _ in pairs),
-        seconds=tuple(counted * float(seconds(size)) for size, _ in pairs),
+        wall_time_s=steps * np.array([float(seconds(one)) for one in size]),
+        last_loss=np.ones(len(pairs)),
+        steps=np.full(len(pairs), float(steps)),
+        samples=steps * size.astype(float),
+        seconds=steps * np.array([float(seconds(one)) for one in size]),
     )
 
 
-def test_a_reading_is_the_mean_of_the_last_tenth_of_a_budget_and_missing_where_a_trial_ended_before():
-    # The loss is the number of the step, so that a mean shows which steps it includes.
-    found = runs([2, 4, 40], 40, lambda size, step: step, seconds=lambda size: size / 4)
-
-    def at(kind: str, amount: float) -> list[float]:
-        return comparing.readings(found, comparing.Budget(kind, amount)).tolist()
-
-    assert at("iterations", 40) == [38.5, 38.5, 38.5]
-    assert at("iterations", 20) == [19.5, 19.5, 19.5]
-    # 160 samples: size 2 ends at 80; size 4 reaches them with its last step, size 40 with its fourth.
-    assert np.array_equal(at("samples", 160), [np.nan, 38.5, 4.0], equal_nan=True)
-    # 20 s: steps of 0.5, 1 and 10 s.
-    assert np.array_equal(at("seconds", 20), [38.5, 19.5, 2.0], equal_nan=True)
-    # A batch larger than the budget has no step within it.
-    assert np.array_equal(at("samples", 30), [14.5, 7.0, np.nan], equal_nan=True)
-
-
 def test_budgets_are_those_that_most_sizes_reach():
-    found = runs([2, 4, 6, 8, 10], 10, lambda size, step: 1.0, seconds=lambda size: size)
-    assert [str(budget) for budget in comparing.budgets_for(found)] == [
+    found = runs([2, 4, 6, 8, 10], 10, seconds=lambda size: size)
+    assert [comparing.budget_text(budget) for budget in comparing.budgets_for(found)] == [
         "10 iterations", "40 samples", "60 samples", "40 seconds", "60 seconds",
     ]  # fmt: skip
 
@@ -65,9 +53,9 @@ def simulated(
     rng: np.random.Generator, truth: np.ndarray, repeats: int, noise: float
 ) -> comparing.Comparison:
     sizes = list(range(2, 2 + 2 * len(truth), 2))
-    found = runs(sizes, 1, lambda size, step: 1.0, repeats=repeats)
+    found = runs(sizes, repeats=repeats)
     values = np.repeat(truth, repeats) * np.exp(rng.normal(0, noise, len(truth) * repeats))
-    compared = comparing.compare(found, comparing.Budget("iterations", 1), values)
+    compared = comparing.compare(found, comparing.Budget("step", 1), values)
     assert compared is not None
     return compared
 
@@ -92,9 +80,9 @@ def test_without_repeats_the_noise_comes_from_neighbouring_sizes():
 
 
 def test_each_repeat_has_its_own_winner():
-    found = runs([2, 4, 6], 1, lambda size, step: 1.0, repeats=2)
+    found = runs([2, 4, 6], repeats=2)
     values = np.array([3.0, 1.0, 2.0, 2.0, 1.0, 3.0])
-    compared = comparing.compare(found, comparing.Budget("iterations", 1), values)
+    compared = comparing.compare(found, comparing.Budget("step", 1), values)
     assert compared is not None
     assert compared.winners == (6, 2)
 
@@ -134,6 +122,21 @@ class Columns(dict):
         if isinstance(key, str):
             return super().__getitem__(key)
         return Columns({name: column[key] for name, column in self.items()})
+
+
+def test_the_repeats_of_a_size_have_different_seeds_and_readings_are_those_of_top(tmp_path: Path):
+    plan = paper_sweep.PLANS["CPU"]
+    spec = parse_spec(paper_sweep.sweep_text(plan, [2, 12, 32], 3), source="sweep.toml", folder=tmp_path)
+    assert (spec.repeats.first, spec.space.names) == (3, ("batch_size",))
+    # The recorded results are older: their repeats are values of a parameter.
+    sweep = mpisweep.load(ROOT / "docs" / "results" / "paper.h5")
+    found = comparing.runs_of(sweep)
+    assert sorted(found.repeat.tolist()) == sorted([0, 1, 2] * 11)
+    budget = comparing.Budget("samples", 320)
+    at = comparing.readings(sweep, found, budget)
+    size, repeat = (found.size == 16), (found.repeat == 1)
+    assert at[size & repeat] == sweep.at(samples=320).trials["loss_mean"][found.number[size & repeat]]
+    assert found.samples[size].tolist() == [640.0] * 3
 
 
 def test_the_page_in_the_documentation_is_generated_from_the_results_beside_it(tmp_path: Path):
