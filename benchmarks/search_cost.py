@@ -66,7 +66,7 @@ def virtual_sweep(sampler: str, workers: int, trials: int, *, is_free: bool) -> 
     names = [name.partition("=")[0] for name in SPACE]
     return learning_sweep(
         proposer(sampler, Past([], {}, [])), names, trials,
-        lambda one: Outcome(loss(one, random), random.uniform(0.8, 1.2)), workers, is_free=is_free,
+        lambda one, _: Outcome(loss(one, random), random.uniform(0.8, 1.2)), workers, is_free=is_free,
     )  # fmt: skip
 
 

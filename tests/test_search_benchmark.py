@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import product
 from math import inf
 from pathlib import Path
 
@@ -17,9 +18,12 @@ import mpisweep
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+from searching.methods import Method
 from searching.simulator import Ended, listed_sweep
-from searching.summary import difference, follow, median_interval
+from searching.summary import difference, follow, mean_interval, median_interval
 from searching.tables import Table, load_table
+
+from mpisweep.spec import Repeats
 
 LANDSCAPE = ROOT / "benchmarks/landscapes"
 
@@ -30,13 +34,37 @@ def small_table(noise: float = 0.0) -> Table:
     return Table("small", "loss", {"x": [0, 1, 2, 3]}, losses, [[1.0 + x] * 2 for x in range(4)])
 
 
-def test_the_landscape_is_a_complete_sweep_of_the_file_beside_it():
-    sweep = mpisweep.load(LANDSCAPE / "digits.h5")
-    written = (LANDSCAPE / "digits.toml").read_text(encoding="utf-8")
-    assert mpisweep.spec.parse_spec(written, source="digits.toml", folder=LANDSCAPE) == sweep.spec
+@pytest.mark.parametrize("name", ["digits", "digits_seeds"])
+def test_a_landscape_is_a_complete_sweep_of_the_file_beside_it(name):
+    sweep = mpisweep.load(LANDSCAPE / f"{name}.h5")
+    written = (LANDSCAPE / f"{name}.toml").read_text(encoding="utf-8")
+    assert mpisweep.spec.parse_spec(written, source=f"{name}.toml", folder=LANDSCAPE) == sweep.spec
     assert sweep.state == "complete"
     assert set(sweep.trials["state"]) == {"complete"}
-    assert (LANDSCAPE / "digits.h5").stat().st_size < 1_000_000
+    assert (LANDSCAPE / f"{name}.h5").stat().st_size < 1_000_000
+
+
+def configurations(table: Table) -> list[dict[str, object]]:
+    """All configurations of a table, in the order of its rows."""
+    return [dict(zip(table.parameters, one, strict=True)) for one in product(*table.parameters.values())]
+
+
+def test_the_landscapes_have_the_same_losses_for_the_same_seeds():
+    digits, seeds = load_table("digits"), load_table("digits_seeds")
+    assert (seeds.size, len(seeds.losses[0])) == (140, 20)
+    rows = [digits.index(one) for one in configurations(seeds)]
+    np.testing.assert_allclose(np.array(seeds.losses)[:, :5], np.array(digits.losses)[rows], rtol=1e-2)
+    # The same repeat has the same seed in all configurations, and each sweep an order of its own.
+    order = [[seeds.outcome(row, repeat, seed=3).loss for repeat in range(20)] for row in (5, 90)]
+    runs = [
+        [list(seeds.losses[row]).index(loss) for loss in found]
+        for row, found in zip((5, 90), order, strict=True)
+    ]
+    assert runs[0] == runs[1] != [*range(20)]
+    assert order[0] != [seeds.outcome(5, repeat, seed=4).loss for repeat in range(20)]
+
+
+def test_the_table_of_digits_has_the_curves():
     table = load_table("digits")
     assert table.size == 196
     for row in (0, 100, 195):
@@ -70,12 +98,54 @@ def test_its_workload_gives_the_recorded_losses():
 def test_a_sweep_in_virtual_time_runs_every_trial_for_its_time_and_no_worker_waits():
     table = small_table()
     trials = [{"x": x} for x in (3, 0, 1, 2)]
-    sweep = listed_sweep(trials, lambda one: table.outcome(table.index(one), 0, 0), workers=2)
+    sweep = listed_sweep(trials, lambda one, repeat: table.outcome(table.index(one), repeat, 0), workers=2)
     utilisation = sweep.run()
     # One worker has 3 and then 0, which it was given ahead; the other one 1 and 2.
     ends = {end.configuration["x"]: (end.when, end.loss) for end in sweep.ends}
     assert ends == {1: (2.0, 1.0), 3: (4.0, 3.0), 0: (5.0, 0.0), 2: (5.0, 2.0)}
     assert utilisation == 1.0
+
+
+def repeated_table() -> Table:
+    """Twelve configurations of which 0 is the best; a seed's luck is the same for all, and most of the noise."""
+    random = np.random.default_rng(0)
+    luck, own = 5.0 * random.standard_normal(10), random.standard_normal((12, 10))
+    losses = (3.0 * np.arange(12)[:, None] + luck + own).tolist()
+    seconds = [[1.0] * 10] * 12
+    return Table("small", "loss", {"x": [*range(12)]}, losses, seconds, has_common_seeds=True)
+
+
+def test_repeats_and_races_run_what_the_sweep_file_says_on_common_seeds():
+    table = repeated_table()
+    all_ten = Method("", "grid", repeats=Repeats(10, 10)).run(table, 3, 120, seed=1)
+    race = Method("", "grid", repeats=Repeats(2, 10)).run(table, 3, 120, seed=1)
+    by_repeat = {(end.configuration["x"], end.repeat): end.loss for end in all_ten}
+    assert len(all_ten) == len(by_repeat) == 120
+    # A race gives what the others give, and less of it: those that are far behind leave.
+    assert all(by_repeat[end.configuration["x"], end.repeat] == end.loss for end in race)
+    repeats = [max(end.repeat for end in race if end.configuration["x"] == x) + 1 for x in range(12)]
+    assert min(repeats) == repeats[11] == 2
+    assert len(race) < 60
+    run = follow(table, race, workers=3, repeats=2)
+    assert (run.ranks[-1], run.regrets[-1], run.trials) == (0.0, 0.0, len(race))
+
+
+def test_a_search_that_learns_is_told_the_means_of_repeats():
+    table = repeated_table()
+    ends = Method("", "tpe", repeats=Repeats(3, 3)).run(table, 2, 30, seed=1)
+    xs = [end.configuration["x"] for end in ends]
+    assert (len(ends), len(set(xs))) == (30, 10)
+    assert all(xs.count(x) == 3 for x in set(xs))
+
+
+def test_with_repeats_the_chosen_configuration_is_that_of_the_best_mean():
+    table = repeated_table()
+    found = [(1, 0, 5.0), (2, 0, 4.0), (1, 1, 5.0), (2, 1, 7.0)]
+    ends = [Ended(float(when), {"x": x}, loss, repeat) for when, (x, repeat, loss) in enumerate(found, 1)]
+    truth = [table.regret(x) for x in (1, 2)]
+    # 2 leads by its first run, and 1 by the means once 2 has run twice.
+    assert follow(table, ends, workers=1, repeats=2).regrets == [truth[0], truth[1], truth[0]]
+    assert follow(table, ends, workers=1).regrets == truth
 
 
 def test_a_sweep_follows_what_was_chosen_and_says_how_good_it_truly_is():
@@ -107,15 +177,19 @@ def test_a_table_gives_a_seed_its_runs_in_one_order_and_another_seed_others():
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
     random = np.random.default_rng(0)
-    held = [0, 0]
+    held = [0, 0, 0]
     for _ in range(1000):
         sample = random.lognormal(size=20)
         _, low, high = median_interval(list(sample))
         held[0] += low <= 1.0 <= high
         mean, half = difference(list(random.normal(1, 1, 20)), list(random.normal(0, 1, 20)))
         held[1] += abs(mean - 1.0) <= half
+        _, low, high = mean_interval(list(random.normal(1, 1, 20)))
+        held[2] += low <= 1.0 <= high
     assert 940 <= held[0] <= 980
     assert 930 <= held[1] <= 970
+    assert 930 <= held[2] <= 970
+    assert mean_interval([1.0, inf]) == (inf, inf, inf)
 
 
 def test_a_quick_run_prints_tables_and_writes_measurements_and_a_figure(tmp_path: Path):
@@ -132,6 +206,9 @@ def test_a_quick_run_prints_tables_and_writes_measurements_and_a_figure(tmp_path
         for workers in (1, 8):
             assert cells[search, workers, "mpisweep"]["rank"]
             assert ((search, workers, "optuna") in cells) == (search in ("tpe", "cmaes", "nsga2"))
+    assert cells["grid x 3", 8, "mpisweep"]["ran"] == [420] * 3
+    assert max(cells["race 2:10", 8, "mpisweep"]["ran"]) < 1400
+    assert "race 2:10" in output
     for cell in cells.values():
         assert all(0 <= rank < 1 for rank in cell["rank"])
         medians = [middle for _, middle, _, _ in cell["curve"] if middle is not None]

@@ -1,7 +1,7 @@
 """Regret over device time: a row of panels per table, a column per number of workers.
 
-Lines are medians over the sweeps, bands their 95% intervals; Optuna by itself is dashed.  A line ends where
-half of the sweeps have ended.
+Lines are medians over the sweeps, or means of sweeps with repeats; bands are their 95% intervals.  Optuna by
+itself is dashed.  A line ends where half of the sweeps have ended.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ __all__ = ["draw"]
 Cell = dict[str, Any]
 
 SKY, PURPLE, BLACK = "#56B4E9", "#CC79A7", "#000000"
+DASHED = (0, (3, 1.5))
 #: Search -> its colour; also the order in the legend.
 COLOURS = {
     "exhaustive": GREY, "random": BLACK, "sobol": SKY,
     "tpe": BLUE, "cmaes": ORANGE, "nsga2": GREEN, "gp": RED,
+    "grid x 1": GREY, "grid x 3": BLACK, "grid x 10": SKY, "race 2:10": RED,
+    "tpe x 1": BLUE, "tpe x 3": ORANGE,
     "random + asha": GREY, "tpe + median": ORANGE, "tpe + asha": GREEN, "tpe + hyperband": RED,
 }  # fmt: skip
 #: Group of searches -> its title, and searches of other groups to compare it with.
-GROUPS = {"samplers": ("", ()), "pruning": (", pruned", ("random", "tpe"))}
+GROUPS = {"samplers": ("", ()), "pruning": (", pruned", ("random", "tpe")), "repeats": (", repeats", ())}
 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
@@ -55,27 +58,31 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
             line[0].set_ylabel(f"regret [{unit}]")
         for axes in panels[-1]:
             axes.set_xlabel("device time [mean trials]")
+        handles = [Line2D([], [], color=COLOURS[name], label=name) for name in COLOURS if name in shown]
+        if any(one["side"] == "optuna" for one in cells):
+            handles.append(Line2D([], [], color=GREY, linestyle=DASHED, label="the same by Optuna alone"))
         figure.legend(
-            handles=[Line2D([], [], color=COLOURS[name], label=name) for name in COLOURS if name in shown]
-            + [Line2D([], [], color=GREY, linestyle=(0, (3, 1.5)), label="the same by Optuna alone")],
-            loc="outside lower center", ncols=4, fontsize=9,
+            handles=handles, loc="outside lower center", ncols=4, fontsize=9,
         )  # fmt: skip
         save(figure, path)
 
 
 def draw_panel(axes: Axes, cells: Sequence[Cell]) -> set[str]:
     """Draw the searches of one panel; returns their names."""
-    values = [value for one in cells for _, *found in one["curve"] for value in found if value]
+    values = [value for one in cells for _, *found in one["curve"] for value in found if value and value > 0]
     floor = min(values, default=1.0)
     for one in cells:
         # Not drawn before half of the sweeps have a result; an exact hit is drawn at the floor.
-        points = [[floor if value == 0 else value for value in point] for point in one["curve"]]
-        points = [point for point in points if None not in point]
+        points = [
+            [point[0], *(max(value, floor) for value in point[1:])]
+            for point in one["curve"]
+            if None not in point
+        ]
         if not points:
             continue
         times, middle, low, high = zip(*points, strict=True)
         colour, is_twin = COLOURS[one["search"]], one["side"] == "optuna"
-        style = (0, (3, 1.5)) if is_twin else "-"
+        style = DASHED if is_twin else "-"
         axes.plot(times, middle, color=colour, linestyle=style, linewidth=1.0 if is_twin else 1.4)
         if not is_twin:
             axes.fill_between(times, low, high, color=colour, alpha=0.12, linewidth=0)

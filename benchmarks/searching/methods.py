@@ -1,4 +1,7 @@
-"""The searches that the benchmark compares, each by mpisweep and, where there is one, by Optuna alone."""
+"""The searches that the benchmark compares, each by mpisweep and, where there is one, by Optuna alone.
+
+Sweeps with repeats run on the table that has many runs with common seeds, and all others on the other tables.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ from mpisweep.search.pruners import make_pruner
 from mpisweep.search.pruning import resolved
 from mpisweep.search.samplers import make_sampler
 from mpisweep.search.spread import places
-from mpisweep.spec import PrunerChoice, SamplerChoice
+from mpisweep.spec import PrunerChoice, Repeats, SamplerChoice
 from mpisweep.spec.space import Configuration
 from searching.alone import optuna_alone
-from searching.simulator import Ended, learning_sweep, listed_sweep
+from searching.simulator import Ended, learning_sweep, listed_sweep, sweep_of_file
 from searching.tables import Outcome, Table
 
 __all__ = ["METHODS", "Method"]
@@ -39,6 +42,8 @@ class Method:
         without_choices: whether it is left out where a parameter is no number.
         most_trials: trials per sweep, if these are fewer than usual.
         most_workers: the largest number of workers with which it is run.
+        repeats: as in a sweep file; None where these are not compared.  A grid then has all configurations,
+            and a search that learns as many trials as others.
     """
 
     name: str
@@ -49,41 +54,54 @@ class Method:
     without_choices: bool = False
     most_trials: int | None = None
     most_workers: int | None = None
+    repeats: Repeats | None = None
 
     @property
     def has_twin(self) -> bool:
         """Whether Optuna can do the same by itself."""
-        return self.search in NAMED or bool(self.prune)
+        return (self.search in NAMED or bool(self.prune)) and self.repeats is None
 
     def suits(self, table: Table, workers: int) -> bool:
         """Whether it is run on a table with so many workers."""
         if self.only and table.name not in self.only:
             return False
+        if table.has_common_seeds != (self.repeats is not None):
+            return False
         if self.without_choices and table.has_choices:
             return False
         return self.most_workers is None or workers <= self.most_workers
 
-    def trials(self, usual: int) -> int:
-        """Number of trials of a sweep."""
+    def trials(self, table: Table, usual: int) -> int:
+        """Number of trials of a sweep, at most."""
+        if self.repeats is not None and self.search == "grid":
+            return table.size * self.repeats.most
         return min(usual, self.most_trials or usual)
 
     def run(self, table: Table, workers: int, trials: int, seed: int) -> list[Ended]:
         """Run a sweep in virtual time; returns the ends of its trials, in their order."""
 
-        def run_trial(configuration: Configuration) -> Outcome:
-            return table.outcome(table.index(configuration), 0, seed)
+        def run_trial(configuration: Configuration, repeat: int) -> Outcome:
+            return table.outcome(table.index(configuration), repeat, seed)
 
+        repeats = self.repeats or Repeats()
         judge = (
             Judge(resolved(PrunerChoice(self.prune, {})), Direction.MINIMIZE, seed) if self.prune else None
         )
-        if self.search not in NAMED:
+        if self.repeats is not None and self.search == "grid":
+            told = f"{{ from = {repeats.first}, to = {repeats.most} }}" if repeats.is_race else repeats.first
+            spec = table.spec(self.search, seed, trials, f"repeats = {told}")
+            sweep = sweep_of_file(spec, run_trial, workers)
+        elif self.search not in NAMED:
             listed = _listed(table, self.search, trials, seed)
             sweep = listed_sweep(listed, run_trial, workers, judge=judge)
         else:
             space = table.spec(self.search, seed, trials).space
             search = Proposer(space, NAMED[self.search], seed, [Direction.MINIMIZE], Past([], {}, []))
             names = list(table.parameters)
-            sweep = learning_sweep(search, names, trials, run_trial, workers, judge=judge)
+            sweep = learning_sweep(
+                search, names, trials // repeats.first, run_trial, workers,
+                repeats=repeats.first, judge=judge,
+            )  # fmt: skip
         sweep.run()
         return sweep.ends
 
@@ -129,5 +147,16 @@ METHODS = [
     *(
         Method(f"{search} + {prune}", search, group="pruning", prune=prune, only=("digits",))
         for search, prune in (("random", "asha"), ("tpe", "median"), ("tpe", "asha"), ("tpe", "hyperband"))
+    ),
+    *(
+        Method(name, search, group="repeats", repeats=repeats)
+        for name, search, repeats in (
+            ("grid x 1", "grid", Repeats(1, 1)),
+            ("grid x 3", "grid", Repeats(3, 3)),
+            ("grid x 10", "grid", Repeats(10, 10)),
+            ("race 2:10", "grid", Repeats(2, 10)),
+            ("tpe x 1", "tpe", Repeats(1, 1)),
+            ("tpe x 3", "tpe", Repeats(3, 3)),
+        )
     ),
 ]

