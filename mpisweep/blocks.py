@@ -191,13 +191,14 @@ class EndedBlock:
     #: :class:`~mpisweep.records.FailureCause` values.
     causes: list[int] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
-    #: Whether leftovers of earlier trials may have caused the last failure: it ran out of memory or met a
-    #: device error in a process that had run other trials before.
+    #: Whether earlier trials in its process may have caused the last failure, of memory or of the device.
     warm: bool = False
     #: Energy of each trial's GPUs in joules, None if unknown; empty if none of them is known.
     energy_j: list[float | None] = field(default_factory=list)
-    #: Step of the last report of each pruned trial, -1 for others; empty if none of them was pruned.
+    #: Step of each pruned trial's last report, -1 for others; empty if none was pruned.
     pruned_at: list[int] = field(default_factory=list)
+    #: What each objective of Optuna has asked for (:mod:`mpisweep.spec.suggested`); empty for none.
+    suggested: list[dict[str, Any] | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,9 +175,11 @@ ALLOWED = {
     "results.claim": {"results.holder", "results.runs", "results.journal"},
     "results.state": {"results.columns", "results.reports", "blocks", "records"},
     "results.requested": {"results.state", "blocks", "records"},
+    "results.suggested": {"results.state", "spec"},
     "results.requests": {"results.syncing", "results", "records"},
     "results.replay": {
         "results.requested",
+        "results.suggested",
         "results.state",
         "results.journal",
         "results.columns",
@@ -281,6 +283,7 @@ ALLOWED = {
                 "shares",
                 "state",
                 "stopping",
+                "suggested",
                 "trial_table",
                 "tables",
                 "tradeoff",
@@ -351,6 +354,7 @@ ALLOWED = {
                 "state",
                 "stopping",
                 "storing",
+                "suggested",
             )
         ),
         "search",
@@ -495,9 +499,10 @@ ONE_IMPORTER = {
     "optuna": {
         *(
             f"search/{name}.py"
-            for name in ("judging", "past", "proposing", "pruners", "samplers", "thinning")
+            for name in ("judging", "past", "proposing", "pruners", "samplers", "suggesting", "thinning")
         ),
         "prior/optuna_storage.py",
+        "workloads/objective.py",
         "statistics/importance.py",
     },
     "sklearn": {"workloads/datasets.py"},

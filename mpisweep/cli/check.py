@@ -143,6 +143,8 @@ def _print_sweep(spec: Spec, sampler: Sampler, results: Path) -> None:
     if spec.prune is not None:
         print(f"  prune       {spec.prune_text}, judged by {spec.objective}")
     width = max(map(len, ("objective  ", *spec.space.names, *spec.fixed)))
+    if spec.is_defined_by_run:
+        print("  parameters  those that the objective suggests while it runs, as in Optuna")
     for parameter in spec.space.parameters:
         print(f"  {parameter.name:<{width}} {_parameter_text(spec.space, parameter)}")
     for constraint in spec.space.constraints:

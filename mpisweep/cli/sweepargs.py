@@ -258,6 +258,11 @@ def check_split(spec: Spec, split: int | None) -> None:
             f"{spec.source}: search: {spec.search_text!r} chooses trials by earlier results and cannot be "
             "shared between runs; remove --split"
         )
+    if split is not None and spec.is_defined_by_run:
+        raise SpecError(
+            f"{spec.source}: parameters: is empty, and runs can only share a sweep whose parameters are "
+            "known before; remove --split, or list them under [parameters]"
+        )
     if split is not None:
         _check_race(spec)
 

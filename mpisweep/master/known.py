@@ -21,6 +21,7 @@ from mpisweep.results.requested import attempts_since, first_trials
 from mpisweep.results.state import SweepState, retried_attempts
 from mpisweep.results.stopping import stopping_of
 from mpisweep.results.storing import read_here
+from mpisweep.results.suggested import searched_part, suggested_of
 from mpisweep.scheduling.durations import DurationModel, work_from_names
 from mpisweep.search.evidence import Evidence, evidence_of
 from mpisweep.search.learning import Outcome
@@ -77,6 +78,8 @@ class KnownSweep(Known):
     first: Sequence[int] = ()
     #: Per trial, the step of its last report if it was pruned; -1 for others.
     pruned_at: Sequence[int] = ()
+    #: Trial -> what an objective of Optuna has asked for.
+    suggested: Mapping[int, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     #: Infeasible trials that need too much memory.
     too_large: Container[int] = ()
     #: Whether a trial has reported any metric.
@@ -208,9 +211,8 @@ class KnownSweep(Known):
         """Trial -> number of workers lost with it under one launch."""
         launches, of_worker = self.allocations_table["launch"], self.workers_table["allocation"]
         losses: dict[int, int] = {}
-        for number, worker, end in zip(
-            *(self.attempts_table[name] for name in ("trial", "worker", "end")), strict=True
-        ):
+        table = self.attempts_table
+        for number, worker, end in zip(table["trial"], table["worker"], table["end"], strict=True):
             if end == AttemptEnd.LOST and worker >= 0 and launches[of_worker[worker]] == launch:
                 losses[number] = losses.get(number, 0) + 1
         return losses
@@ -272,11 +274,10 @@ def known_trials(
         objectives=[state.metrics.get(one.name) or [math.nan] * state.count for one in spec.objectives],
         proposed_after={n: ends for n, ends in enumerate(state.trials["proposed_after"]) if ends >= 0},
         imported=state.imported,
-        requests=state.requests["request"],
-        retried=retried,
-        first=first_trials(state),
+        requests=state.requests["request"], retried=retried, first=first_trials(state),
         end_order=state.trials["end_order"],
         pruned_at=state.trials["pruned_at"],
+        suggested={n: searched_part(one) for n, one in suggested_of(state.suggested).items()},
         too_large=frozenset(
             number
             for number, message in enumerate(state.trials["message"])

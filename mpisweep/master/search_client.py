@@ -21,6 +21,7 @@ from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.records import EndReason, TrialState, Value
 from mpisweep.results.shares.rounds import Round
+from mpisweep.results.suggested import searched_part
 from mpisweep.scheduling.events import Proposed, ProposedRound, RoundsProposed, StopRequested
 from mpisweep.search.learning import Outcome
 from mpisweep.search.numbering import Trials
@@ -34,6 +35,8 @@ _NAME = "the process of the search"
 _HANGS_S = 900.0
 #: Most ends per request: fewer bytes than a socket takes at once.
 _MOST_ENDS = 1000
+#: The same of ends that say which parameters their trials have asked for.
+_MOST_SUGGESTED = 100
 #: Number of processes that may die with the same request.
 _MOST_DEATHS = 3
 
@@ -65,6 +68,9 @@ class SearchClient:
         self._known = dict(past.known)
         #: (configuration, outcome, pruned_at) of those whose repeats have all ended.
         self._ends: list[tuple[int, Outcome, int]] = []
+        #: Trial -> what its objective of Optuna has asked for.
+        self._suggested = dict(past.suggested)
+        self._most_ends = _MOST_SUGGESTED if spec.is_defined_by_run else _MOST_ENDS
         self._repeats = MeanOfRepeats(trials.configuration_of, spec.repeats.first)
         self._note(past.ends)
         #: Number of ends that were sent.
@@ -95,6 +101,9 @@ class SearchClient:
 
     def tell(self, block: EndedBlock) -> None:
         """Note trials that have ended."""
+        for number, suggested in zip(block.numbers, block.suggested, strict=False):
+            if suggested is not None:
+                self._suggested[number] = searched_part(suggested)
         missing = [None] * len(block.numbers)
         columns = [block.metrics.get(objective.name) or missing for objective in self._spec.objectives]
         steps = block.pruned_at or [-1] * len(block.numbers)
@@ -119,7 +128,7 @@ class SearchClient:
 
     def _send_many(self) -> None:
         """Send ends before they are more than one request takes."""
-        if len(self._ends) - self._sent >= _MOST_ENDS:
+        if len(self._ends) - self._sent >= self._most_ends:
             self._send()
 
     def _send(self) -> None:
@@ -131,15 +140,21 @@ class SearchClient:
             self._process.ask(request)
 
     def _next_request(self) -> dict[str, Any] | None:
-        ends = self._ends[self._sent : self._sent + _MOST_ENDS]
+        ends = self._ends[self._sent : self._sent + self._most_ends]
         is_last = self._sent + len(ends) == len(self._ends)
-        request: dict[str, Any] = {"ask": "learn", "ends": ends}
+        request: dict[str, Any] = {"ask": "learn", "ends": self._full(ends)}
         if self._count and is_last:
             request |= {"ask": "propose", "first": self._trials.configurations, "count": self._count}
         elif not ends:
             return None
         self._sent += len(ends)
         return request
+
+    def _full(self, ends: Sequence[tuple[int, Outcome, int]]) -> Sequence[Sequence[Any]]:
+        """Ends with what an objective of Optuna has asked for."""
+        if not self._spec.is_defined_by_run:
+            return ends
+        return [(*end, self._suggested.get(end[0])) for end in ends]
 
     # ------------------------------------------------------------------------------------- receiving
 
@@ -178,6 +193,8 @@ class SearchClient:
 
     def _completed(self, proposal: Mapping[str, Value]) -> dict[str, Value]:
         full, absentable = self._spec.full(proposal), self._trials.absentable
+        if self._trials.is_open:
+            return full
         names = [name for name in self._trials.parameters if name in proposal or name not in absentable]
         return {name: full[name] for name in names}
 
@@ -204,23 +221,34 @@ class SearchClient:
 
     def _past(self) -> dict[str, Any]:
         """The arguments of a process that continues from here."""
-        names = self._spec.space.names
-        columns = [self._trials.parameters[name] for name in names]
-        row_of = dict(zip(self._trials.configuration_of, zip(*columns, strict=True), strict=True))
-        rows = [dict(zip(names, row_of[number], strict=True)) for number in range(len(row_of))]
         return {
             "spec": self._spec.text,
             "source": self._spec.source,
             "folder": str(self._spec.folder),
-            # An absent parameter is no part of a configuration; without any, a trial is outside the space.
-            "configurations": [
-                {} if number in self._learned.others else {k: v for k, v in row.items() if v is not None}
-                for number, row in enumerate(rows)
-            ],
+            "configurations": self._configurations(),
             "known": self._known,
-            "ends": self._ends,
+            "ends": self._full(self._ends),
             "imported": self._learned.told_first,
         }
+
+    def _configurations(self) -> list[dict[str, Value]]:
+        """The searched parameters of each configuration, in the order of their numbers."""
+        trials = self._trials
+        names = [name for name in trials.parameters if name not in self._spec.fixed]
+        if not trials.is_open:
+            names = list(self._spec.space.names)
+        first_of: dict[int, int] = {}
+        for number, configuration in enumerate(trials.configuration_of):
+            first_of.setdefault(configuration, number)
+        # An absent parameter is no part of a configuration; without any, a trial is outside the space.
+        return [
+            {
+                name: value
+                for name in (() if one in self._learned.others else names)
+                if (value := trials.parameters[name][first_of[one]]) is not None
+            }
+            for one in range(len(first_of))
+        ]
 
 
 class SharedSearchClient(SearchClient):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 from mpisweep.blocks import EndedBlock, ImportedBlock
 from mpisweep.master.known import KnownSweep
@@ -41,6 +41,7 @@ class LearningPast:
         known: proposed configuration -> the number of ends known when it was proposed.
         ends: (trial, outcome, pruned_at) of ended trials, in the order of their records.
         imported: trials known from elsewhere; None if there are none.
+        suggested: trial -> what an objective of Optuna has asked for in it.
         others: configurations with other fixed options, which are no evidence about the searched ones.
     """
 
@@ -49,6 +50,7 @@ class LearningPast:
     ends: Sequence[tuple[int, Outcome, int]]
     imported: ImportedBlock | None = None
     others: Container[int] = ()
+    suggested: Mapping[int, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def told_first(self) -> list[tuple[Configuration, float]]:
@@ -124,6 +126,7 @@ def learning_past(
         known.ends() if known is not None else [],
         imported,
         _with_other_options(spec, trials),
+        known.suggested if known is not None else {},
     )
 
 

@@ -165,6 +165,22 @@ COLUMNS: tuple[Column, ...] = (
     Column("imported", "objective", "number", "its objective", added=True),
     Column("imported", "wall_time", "number", "its duration; NaN if unknown", "s", added=True),
     Column(
+        "suggested",
+        "trial",
+        "integer",
+        "number of an ended trial of an objective of Optuna, in the order of ends; the last row counts",
+        added=True,
+    ),
+    Column("suggested", "params", "long text", "the parameters that it asked for, as JSON", added=True),
+    Column(
+        "suggested",
+        "distributions",
+        "long text",
+        "what each of them was drawn from, in Optuna's JSON, as JSON",
+        added=True,
+    ),
+    Column("suggested", "user_attrs", "long text", "what it set with set_user_attr, as JSON", added=True),
+    Column(
         "requests",
         "request",
         "text",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,11 +34,13 @@ from mpisweep.results.shares.ending import to_propose
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.stopping import stopping_of
+from mpisweep.results.suggested import suggested_of
 from mpisweep.results.summary import SweepSummary
 from mpisweep.results.tables import SweepTables
 from mpisweep.results.tradeoff import FrontTable, HypervolumeHistory, Tradeoff, front_table
 from mpisweep.results.trial_table import Rows, TrialTable, fixed_columns, structured
 from mpisweep.spec import Spec, SpecError, closest, nearest, parse_spec
+from mpisweep.spec.suggested import space_of
 
 __all__ = [
     "CurveArrays",
@@ -87,6 +90,9 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
             )
         except SpecError as error:
             raise ResultsError(f"{path}: the sweep file stored in it is damaged: {error}") from error
+        if self.spec.is_defined_by_run:
+            asked = [one["distributions"] for one in suggested_of(state.suggested).values()]
+            self.spec = replace(self.spec, space=space_of(asked))
         # Parameters whose columns were lost to damage are still searched.
         lost: dict[str, list[Value | None]] = {name: [None] * state.count for name in self.spec.space.names}
         state.parameters = lost | state.parameters

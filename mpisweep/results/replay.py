@@ -37,6 +37,7 @@ from mpisweep.results.journal.segments import run_of
 from mpisweep.results.reports import KeptReports, Reports, lengths_of
 from mpisweep.results.requested import note_request
 from mpisweep.results.state import SweepState, Table
+from mpisweep.results.suggested import note_suggested
 
 __all__ = ["apply", "kept"]
 
@@ -162,14 +163,10 @@ def _on_checked(state: SweepState, record: CheckedRecord, run: int) -> None:
         return
     workers = state.workers
     workers["matmul_rate"][row] = _NAN if record.rate is None else float(record.rate)
-    workers["memory_free"][row] = _or_unknown(record.free_bytes)
-    workers["ecc_errors"][row] = _or_unknown(record.errors)
-    workers["sm_clock"][row] = _or_unknown(record.clock_mhz)
+    workers["memory_free"][row] = -1 if record.free_bytes is None else record.free_bytes
+    workers["ecc_errors"][row] = -1 if record.errors is None else record.errors
+    workers["sm_clock"][row] = -1 if record.clock_mhz is None else record.clock_mhz
     workers["device_check"][row] = record.finding
-
-
-def _or_unknown(value: int | None) -> int:
-    return -1 if value is None else value
 
 
 def _on_left(state: SweepState, record: LeftRecord, run: int) -> None:
@@ -287,6 +284,8 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
         for position in kept:
             value = column[position]
             values[record.numbers[position]] = _NAN if value is None else value
+    for position in kept if record.suggested else ():
+        note_suggested(state, record.numbers[position], record.suggested[position])
     if record.causes:
         for position in kept:
             trials["cause"][record.numbers[position]] = record.causes[position]

@@ -21,7 +21,7 @@ __all__ = ["TABLE_FIELDS", "SweepState", "Table", "numbers_in", "retried_attempt
 #: The fields of a SweepState without its curves.
 TABLE_FIELDS = (
     "spec", "source", "version", "state", "baseline", "environment", "trials", "parameters", "metrics",
-    "attempts", "ranks", "imported", "requests", "workers", "allocations", "covered",
+    "attempts", "ranks", "imported", "suggested", "requests", "workers", "allocations", "covered",
 )  # fmt: skip
 Table = dict[str, list[Any]]
 _WAITING = int(TrialState.WAITING)
@@ -50,6 +50,8 @@ class SweepState:
     ranks: Table = field(default_factory=lambda: _empty("ranks"))
     #: Trials known from elsewhere, which have no number.
     imported: Table = field(default_factory=lambda: _empty("imported"))
+    #: What objectives of Optuna have suggested, in the order of the ends of their trials.
+    suggested: Table = field(default_factory=lambda: _empty("suggested"))
     #: What users asked for, in the order in which it was applied.
     requests: Table = field(default_factory=lambda: _empty("requests"))
     workers: Table = field(default_factory=lambda: _empty("workers"))

@@ -60,6 +60,8 @@ class Trials:
     usual: Mapping[str, Value] = field(default_factory=dict)
     #: Parameters that some configurations do not have.
     absentable: frozenset[str] = frozenset()
+    #: Whether configurations may bring parameters that no trial had before.
+    is_open: bool = False
     #: Unended trials that violate a constraint that the sweep file has now -> that constraint.
     excluded: dict[int, str] = field(default_factory=dict)
 
@@ -79,6 +81,9 @@ class Trials:
         A missing parameter is absent if it may be, else it takes its usual value.
         """
         first, new = self.configurations, len(configurations)
+        if self.is_open:
+            for name in (name for one in configurations for name in one):
+                self.parameters.setdefault(name, [None] * self.count)
         for name, column in self.parameters.items():
             usual = None if name in self.absentable else self.usual.get(name)
             column.extend([one.get(name, usual) for one in configurations] * repeats)
@@ -167,6 +172,7 @@ def number_trials(spec: Spec, sampler: Sampler, known: Known | None) -> Trials:
             0,
             spec.full({}),
             spec.space.absentable,
+            spec.is_defined_by_run,
         )
     return _continued(spec, asked, count, baseline_row, known)
 
@@ -202,9 +208,13 @@ def _continued(
     usual = spec.full({})
     names = [*asked, *(name for name in known.parameters if name not in asked)]
     known_count = len(known.states)
+    # An objective of Optuna may ask for other parameters in every trial.
+    absentable = (
+        frozenset(known.parameters) - {*spec.fixed} if spec.is_defined_by_run else spec.space.absentable
+    )
     # Values lost to damage become the workload's defaults; "" matches no configuration.
     lost: dict[str, Value | None] = {
-        name: None if name in spec.space.absentable else usual.get(name, "") for name in names
+        name: None if name in absentable else usual.get(name, "") for name in names
     }
     parameters: Columns = {
         name: [
@@ -224,7 +234,8 @@ def _continued(
         known.baseline,
         known_count,
         usual,
-        spec.space.absentable,
+        absentable,
+        spec.is_defined_by_run,
     )
     baseline = _add_missing(found, list(_rows(wanted, asked_count)), spec.repeats.first, baseline_row)
     found = replace(found, baseline=baseline)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from optuna.trial import TrialState
 
@@ -24,11 +25,14 @@ class End:
     Attributes:
         outcome: its objectives; a pruned trial has them all, as None if missing.
         pruned_at: the step of its last report if it was pruned, else -1.
+        suggested: ``params`` and ``distributions`` that an objective of Optuna has asked for, as
+            :mod:`mpisweep.spec.suggested` has them; None if unknown, and for other workloads.
     """
 
     number: int
     outcome: Outcome
     pruned_at: int = -1
+    suggested: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
     def state(self) -> TrialState:

@@ -21,7 +21,6 @@ numbers in ascending or descending order, becomes an integer index.  Imports Opt
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from random import Random
@@ -37,7 +36,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mpisweep.records import Direction, Value
 from mpisweep.search.past import End, Past
-from mpisweep.search.samplers import keeps_no_state, make_sampler
+from mpisweep.search.samplers import keeps_no_state, make_sampler, sampler_seed
 from mpisweep.search.thinning import ThinnedStorage
 from mpisweep.spec import SamplerChoice
 from mpisweep.spec.space import (
@@ -278,11 +277,9 @@ class Proposer:
         return tuple(configuration.get(name) for name in self._space.names)
 
     def _sampler_for(self, what: str) -> optuna.samplers.BaseSampler:
-        digest = hashlib.blake2b(f"{self._seed}:{what}".encode(), digest_size=4).digest()
-        seed = int.from_bytes(digest, "little")
         return make_sampler(
             self._sampler,
-            seed=seed,
+            seed=sampler_seed(self._seed, what),
             space=self._distributions,
             is_new=self._is_new_point,
             imported=self._imported,

@@ -7,7 +7,8 @@
 
 Numbers are those of configurations; an end is that of all their repeats.
 
-The step is that of a pruned trial's last report, and -1 for other trials.
+The step is that of a pruned trial's last report, and -1 for other trials.  An end of an objective of Optuna
+has a fourth entry: what it has asked for, or None.
 
 An answer has ``ends``, the number of ends known, and for proposals ``configurations`` and ``seconds``; or
 ``error``, after which the search is over.  What happened before comes with the arguments of the process: it
@@ -44,6 +45,7 @@ def serve_search(files: list[int], arguments: Mapping[str, Any]) -> None:
 def _answers(lines: Iterator[str], arguments: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     # Imports Optuna, half a second.
     from mpisweep.search.proposing import End, Past, Proposer
+    from mpisweep.search.suggesting import SuggestingProposer
 
     spec = parse_spec(
         arguments["spec"], source=arguments["source"], folder=Path(arguments["folder"]), is_recorded=True
@@ -57,7 +59,11 @@ def _answers(lines: Iterator[str], arguments: Mapping[str, Any]) -> Iterator[dic
     )
     sampler = LearningSearch.from_spec(spec).sampler
     directions = [objective.direction for objective in spec.objectives]
-    proposer = Proposer(spec.space, sampler, spec.seed, directions, past)
+    proposer: Proposer | SuggestingProposer
+    if spec.is_defined_by_run:
+        proposer = SuggestingProposer(sampler, spec.seed, directions, past)
+    else:
+        proposer = Proposer(spec.space, sampler, spec.seed, directions, past)
     for text in lines:
         asked = json.loads(text)
         proposer.tell(End(*one) for one in asked["ends"])

@@ -10,8 +10,8 @@ from mpisweep.records import Direction, Objective, Value
 from mpisweep.spec.catalogue import SPEED, WorkloadDescription
 from mpisweep.spec.commandline import CommandError, CommandWorkload, check_formats
 from mpisweep.spec.expression import ExpressionError
-from mpisweep.spec.keys import ADDING, RANKS, RANKS_AT_MOST, nearest, right_place
-from mpisweep.spec.model import BuiltinWorkload, Spec, Workload
+from mpisweep.spec.keys import ADDING, LEARNING, RANKS, RANKS_AT_MOST, nearest, right_place
+from mpisweep.spec.model import BuiltinWorkload, FunctionWorkload, Spec, Workload
 from mpisweep.spec.space import Configuration, FloatRange, IntegerRange, Parameter, SearchSpace, ends
 from mpisweep.spec.wording import Wording
 
@@ -268,8 +268,28 @@ def check_size(wording: Wording, spec: Spec) -> None:
     if spec.trials is None:
         example = wording.set("trials", 100)
         wording.fail("trials", f"is missing; a {spec.search} search needs a number of trials, e.g. {example}")
-    if not spec.space.parameters:
-        wording.fail("parameters", f"is empty; a {spec.search} search needs at least one parameter")
+    if spec.is_defined_by_run:
+        _check_defined_by_run(wording, spec)
+    elif not spec.space.parameters:
+        also = "" if spec.search in LEARNING else (
+            "; an objective of Optuna, which names its own, needs a search that learns, "
+            f"e.g. {wording.set('search', 'tpe')}" if isinstance(spec.workload, FunctionWorkload) else ""
+        )  # fmt: skip
+        wording.fail("parameters", f"is empty; a {spec.search} search needs at least one parameter{also}")
+
+
+def _check_defined_by_run(wording: Wording, spec: Spec) -> None:
+    """Reject what needs the parameters of an objective of Optuna before it has run."""
+    why = "has no effect on an objective of Optuna, which is passed only what it suggests; remove it"
+    for name in spec.fixed:
+        if name != RANKS:
+            wording.fail(f"fixed.{name}", f"{why}, or list the searched parameters under [parameters]")
+    needs = "needs the searched parameters under [parameters], and there are none"
+    keys = {"baseline": spec.baseline is not None, "import": bool(spec.imports)}
+    for key in (key for key, is_set in keys.items() if is_set):
+        wording.fail(key, f"{needs}; remove it")
+    if spec.repeats.first > 1:
+        wording.fail("repeats", f"{needs}; remove it, or evaluate the objective several times per trial")
 
 
 def _check_grid(wording: Wording, spec: Spec) -> None:

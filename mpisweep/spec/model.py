@@ -203,6 +203,12 @@ class Spec:
         return self.objectives[0].direction
 
     @property
+    def is_defined_by_run(self) -> bool:
+        """Whether the workload is an objective of Optuna, which names its parameters while it runs."""
+        is_function = isinstance(self.workload, FunctionWorkload)
+        return is_function and self.search in LEARNING and not self.space.parameters
+
+    @property
     def search_text(self) -> str:
         """The search and its options in one line."""
         if self.sampler is None:

@@ -137,7 +137,10 @@ def default_name(workload: str | Sequence[str], searched: Sequence[str]) -> str:
             Path(argument).stem for argument in workload if argument.endswith((".py", ".sh", ".jl", ".R"))
         ]
         workload = scripts[0] if scripts else Path(workload[0]).name
-    words = [workload.replace(":", "-"), *(name.replace("_", "-") for name in searched[:2])]
+    words = [
+        workload.replace(".py:", ":").replace(":", "-"),
+        *(name.replace("_", "-") for name in searched[:2]),
+    ]
     name = "-".join(words)
     return name if _NAME.fullmatch(name) else "sweep"
 

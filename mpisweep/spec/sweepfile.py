@@ -190,7 +190,8 @@ class _Parser:
             return BuiltinWorkload(found)
         if isinstance(found, str) and _FUNCTION.fullmatch(found):
             module, _, function = found.partition(":")
-            return FunctionWorkload(module, function)
+            # A file beside the sweep file, as it is typed.
+            return FunctionWorkload(module.removesuffix(".py"), function)
         if isinstance(found, dict):
             return self._command(found, self._table(raw, "metrics"))
         is_name = isinstance(found, str) and _NAME.fullmatch(found) is not None

@@ -53,6 +53,11 @@ def load_function(spec: Spec) -> Run:
             f"{module.__file__} has no function {spec.workload.function!r}, "
             f"which the sweep names as its workload; {nearest(spec.workload.function, functions)}"
         )
+    if spec.is_defined_by_run:
+        # Imports Optuna, which other functions do not need.
+        from mpisweep.workloads.objective import runner
+
+        return runner(found, spec)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.bounds import MESSAGE_CHARS, shortened
@@ -40,6 +41,8 @@ class Gathered:
         self._pruned_at: list[int] = []
         #: Empty while none is known.
         self._energy_j: list[float | None] = []
+        #: Empty while no objective of Optuna has ended.
+        self._suggested: list[dict[str, Any] | None] = []
 
     def add_complete(
         self,
@@ -97,6 +100,13 @@ class Gathered:
             self._energy_j += [None] * (len(self.numbers) - 1 - len(self._energy_j))
             self._energy_j.append(energy_j)
 
+    def note_suggested(self, suggested: dict[str, Any] | None) -> None:
+        """Note what the objective of the trial that was added last has asked for; None for none."""
+        if suggested is not None or self._suggested:
+            self._suggested += [None] * (len(self.numbers) - 1 - len(self._suggested))
+            self._suggested.append(suggested)
+            self._chars += len(str(suggested))
+
     def _note(self, cause: FailureCause, message: str) -> None:
         message = shortened(message, MESSAGE_CHARS)
         self._chars += len(message)
@@ -120,7 +130,7 @@ class Gathered:
         return EndedBlock(
             self._worker, self._slot, self.numbers, self._attempts, self._states, self._started_at,
             self._wall_time_s, self._metrics, self._causes, self._messages, self.warm, self._energy_j,
-            self._pruned_at,
+            self._pruned_at, self._suggested,
         )  # fmt: skip
 
     def _add(

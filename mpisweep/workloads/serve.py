@@ -266,6 +266,7 @@ class _Loop:
             message_of(error, cause, below=__file__),
         )  # fmt: skip
         gathered.note_energy(self._meter.energy_j)
+        gathered.note_suggested(trial.suggested)
         if cause is FailureCause.OUT_OF_MEMORY or trial.team is not None or self._uses_gpu:
             # The trial may have left memory on the device, fragmentation or connections behind: a new process
             # for the next trial costs less than another trial that fails for that.
@@ -286,6 +287,7 @@ class _Loop:
             message or trial.notice or trial.names.notice, trial.last_step,
         )  # fmt: skip
         self._gathered.note_energy(self._meter.energy_j)
+        self._gathered.note_suggested(trial.suggested)
 
     def _on_returned(
         self, trial: Trial, metrics: dict[str, float], odd: str, started_at: float, wall_time_s: float
@@ -305,6 +307,7 @@ class _Loop:
         odd = odd or (f"{ENDED_WELL} its objective {missing[0]!r} was never reported" if missing else "")
         self._gathered.add_complete(trial.number, trial.attempt, started_at, wall_time_s, metrics, odd)
         self._gathered.note_energy(self._meter.energy_j)
+        self._gathered.note_suggested(trial.suggested)
         return True
 
     def _clear_up(self, ended_at: float, wall_time_s: float, team: Team | None) -> None:

@@ -9,6 +9,7 @@ import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mpisweep.blocks import Curve
 from mpisweep.bounds import MetricNames
@@ -150,6 +151,8 @@ class Trial:
         self._told_to_stop = False
         #: Whether the trial returns because it is hopeless.
         self.is_pruned = False
+        #: What an objective of Optuna has asked for so far; None for other workloads.
+        self.suggested: dict[str, dict[str, Any]] | None = None
         #: The message of a trial that is complete; usually empty.
         self.notice = ""
 

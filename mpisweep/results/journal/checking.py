@@ -65,6 +65,17 @@ def _are_slots(value: Any) -> bool:
     return bool(value) and _list_of(lambda slot: _list_of(_is_count)(slot) and len(slot) == 2)(value)
 
 
+def _is_table(value: Any) -> bool:
+    return type(value) is dict
+
+
+def _is_suggested(value: Any) -> bool:
+    checks = {"params": _is_value, "distributions": _is_table, "user_attrs": lambda _: True}
+    if type(value) is not dict or value.keys() != checks.keys():
+        return False
+    return all(_dict_of(check)(value[name]) for name, check in checks.items())
+
+
 #: Kind of record -> field -> its check.
 _FIELDS: Mapping[str, Mapping[str, Check]] = {
     "run": {
@@ -105,6 +116,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
         "metrics": _dict_of(_list_of(_or_none(_is_number))),
         "causes": _list_of(_one_of(*map(int, FailureCause))), "messages": _list_of(_is_text),
         "warm": _is_flag, "energy_j": _list_of(_or_none(_is_number)), "pruned_at": _list_of(_is_int),
+        "suggested": _list_of(_or_none(_is_suggested)),
     },
     "unfinished": {
         "worker": _is_count, "numbers": _list_of(_is_count), "attempts": _list_of(_is_count),
@@ -143,7 +155,7 @@ def _lengths_agree(record: Record) -> bool:
     columns = [getattr(record, name, numbers) for name in ("attempts", "states", "started_at", "wall_time_s")]
     columns += getattr(record, "metrics", {}).values()
     columns += [c for c in getattr(record, "parameters", {}).values() if isinstance(c, list)]
-    optional = ("causes", "messages", "energy_j", "pruned_at", "configurations", "repeats")
+    optional = ("causes", "messages", "energy_j", "pruned_at", "suggested", "configurations", "repeats")
     columns += [column for name in optional if (column := getattr(record, name, None))]
     adds = record.kind == "trials" or (isinstance(record, RequestRecord) and record.what == RequestKind.ADD)
     if adds and numbers != list(range(numbers[0], numbers[0] + count) if numbers else []):
