@@ -27,13 +27,24 @@ LENGTHS = pytest.mark.parametrize(
 )
 
 
-def run(tmp_path: Path, environment: dict[str, str], example: str, *, without: str = "") -> mpisweep.Sweep:
-    """Run an example with the text `without` removed from its sweep file."""
+def run(
+    tmp_path: Path,
+    environment: dict[str, str],
+    example: str,
+    *,
+    without: str = "",
+    replaced: dict[str, str] | None = None,
+) -> mpisweep.Sweep:
+    """Run an example with the text `without` removed from its sweep file, and others replaced."""
     folder = tmp_path / example
     shutil.copytree(EXAMPLES / example, folder)
     said = (folder / "sweep.toml").read_text()
     assert without in said
-    (folder / "sweep.toml").write_text(said.replace(without, ""))
+    said = said.replace(without, "") if without else said
+    for old, new in (replaced or {}).items():
+        assert old in said
+        said = said.replace(old, new)
+    (folder / "sweep.toml").write_text(said)
     if example == "c":
         subprocess.run(["cc", "-O2", "-o", "pi", "pi.c", "-lm"], cwd=folder, check=True)
     done = subprocess.run(
@@ -44,6 +55,18 @@ def run(tmp_path: Path, environment: dict[str, str], example: str, *, without: s
     sweep = mpisweep.load(folder / "r.h5")
     assert set(sweep.trials["state"].tolist()) == {"complete"}
     return sweep
+
+
+@pytest.mark.mpi
+def test_an_objective_of_optuna(tmp_path: Path, environment):
+    sweep = run(
+        tmp_path,
+        environment,
+        "optuna",
+        replaced={"trials    = 40": "trials    = 12", 'prune     = "median"\n': ""},
+    )
+    assert {"classifier"} < set(sweep.spec.space.names) <= {"classifier", "n_neighbors", "alpha"}
+    assert sweep.best()["accuracy"][0] > 0.9
 
 
 @pytest.mark.mpi
@@ -85,7 +108,7 @@ def test_batch_size_of_a_small_network(tmp_path: Path, environment):
 
 @pytest.mark.mpi
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
-def test_c_program_with_an_input_file(tmp_path: Path, environment):
+def test_c_program_replacedan_input_file(tmp_path: Path, environment):
     sweep = run(tmp_path, environment, "c")
     errors = sweep.trials["error"]
     assert errors[0] == pytest.approx(4 / (1 + 0.25) - 3.14159265, rel=1e-3)

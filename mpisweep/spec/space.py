@@ -112,6 +112,7 @@ class SearchSpace:
         conditions: when parameters exist; at most one per parameter, see :attr:`ordered_conditions`.
         constraints: hold for every configuration.
         points: the values of the only configurations there are; None if the space is a product.
+        optional: parameters that some trials have not asked for (:mod:`mpisweep.spec.suggested`).
     """
 
     parameters: tuple[Parameter, ...]
@@ -119,6 +120,7 @@ class SearchSpace:
     conditions: tuple[Condition, ...] = ()
     constraints: tuple[Expression, ...] = ()
     points: tuple[tuple[Value, ...], ...] | None = None
+    optional: frozenset[str] = frozenset()
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -156,7 +158,7 @@ class SearchSpace:
     @cached_property
     def absentable(self) -> frozenset[str]:
         """Names of the parameters that some configurations do not have."""
-        return frozenset(condition.name for condition in self.conditions if condition.otherwise is None)
+        return self.optional.union(one.name for one in self.conditions if one.otherwise is None)
 
     @cached_property
     def ordered_conditions(self) -> tuple[Condition, ...]:

@@ -14,7 +14,7 @@ Pure, and without Optuna.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mpisweep.records import Value
@@ -54,7 +54,7 @@ def place_of_choice(choices: Sequence[object], value: Value) -> int | None:
     return None
 
 
-def space_of(suggested: Iterable[Mapping[str, Mapping[str, Any]]]) -> SearchSpace:
+def space_of(suggested: Sequence[Mapping[str, Mapping[str, Any]]]) -> SearchSpace:
     """The search space that trials have found: the union of what each of them has asked for.
 
     Args:
@@ -67,7 +67,8 @@ def space_of(suggested: Iterable[Mapping[str, Mapping[str, Any]]]) -> SearchSpac
         found = _parameter(name, described)
         if found is not None:
             known[name] = _union(known[name], found) if name in known else found
-    return SearchSpace(tuple(known.values()))
+    optional = (name for name in known if not all(name in trial for trial in suggested))
+    return SearchSpace(tuple(known.values()), optional=frozenset(optional))
 
 
 def _parameter(name: str, described: Mapping[str, Any]) -> Parameter | None:
