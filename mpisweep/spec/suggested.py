@@ -3,7 +3,7 @@
 Such an objective names its parameters while it runs, so the search space is what its trials have asked for so
 far.  Of each trial that has ended the results hold
 
-* ``params``: parameter -> its value; a choice that is no number, text or boolean is stored as its text,
+* ``params``: parameter -> its value; one that is not a number, text or boolean is stored as its text,
 * ``distributions``: parameter -> what it was drawn from, as :func:`optuna.distributions.distribution_to_json`
   has it,
 * ``user_attrs``: what the objective set with ``set_user_attr``.
