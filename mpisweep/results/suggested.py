@@ -1,4 +1,4 @@
-"""What objectives of Optuna have suggested: recorded with the ends of their trials, read back exactly.
+"""What objectives of Optuna have suggested, recorded with the ends of their trials.
 
 The columns of parameters hold what was proposed until a trial has ended, and from then on what it asked for.
 A column has one type; the table ``suggested`` keeps every value as it was.  Pure.
@@ -37,7 +37,7 @@ def searched_part(suggested: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def suggested_of(table: Mapping[str, list[Any]]) -> dict[int, dict[str, dict[str, Any]]]:
-    """Trial -> what it has asked for, in the order of ends; without rows that were lost to damage."""
+    """Trial -> what it has asked for, in the order of ends; rows lost to damage are left out."""
     found: dict[int, dict[str, dict[str, Any]]] = {}
     for number, *texts in zip(table["trial"], *(table[name] for name in _FIELDS), strict=True):
         try:
