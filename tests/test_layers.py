@@ -475,6 +475,7 @@ ONE_IMPORTER = {
             "front",
             "history",
             "importance",
+            "inline",
             "maps",
             "metric",
             "parallel",

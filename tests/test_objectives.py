@@ -31,7 +31,7 @@ from mpisweep.search.learning import NAMED
 from mpisweep.spec import SamplerChoice, SpecError, load_spec, parse_spec, spec_from_flags
 from mpisweep.spec.preflight import check_startable
 from mpisweep.views import figures, tables
-from mpisweep.views.html_page import page
+from mpisweep.views.report import page
 from mpisweep.views.status import status_lines, sweep_status
 from mpisweep.workloads.function import to_metrics
 

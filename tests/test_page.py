@@ -10,7 +10,7 @@ import pytest
 from test_figures import resnet_sweep
 
 import mpisweep
-from mpisweep.views.html_page import page
+from mpisweep.views.report import page
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +19,13 @@ def made(tmp_path_factory) -> str:
 
 
 def test_the_page_has_the_table_the_figures_and_the_failures(made):
-    assert made.count("<svg") == 4
-    assert "<td>1st</td><td>208</td>" in made
-    assert '<tr class="baseline"><td>baseline</td><td>256</td>' in made
-    assert "<h2>Failed trials (5)</h2>" in made
+    assert made.count("<figure>") == 4
+    assert '<th scope="row">1st</th><td>208</td>' in made
+    assert '<tr class="baseline"><th scope="row">baseline</th><td>256</td>' in made
+    # The trend at each size has an interval.
+    assert '<th scope="col">trend</th><th scope="col">± 95%</th>' in made
+    assert "<p>5 failed trials, grouped by cause and message" in made
+    assert '<th scope="row">5</th><td class="text">out_of_memory</td>' in made
     assert "batch_size = { from = 16, to = 640, step = 16 }" in made
 
 

@@ -19,7 +19,7 @@ from mpisweep.statistics.noise import noise_of
 from mpisweep.statistics.trend import trend_of
 from mpisweep.views import figures, tables
 from mpisweep.views.findings import findings_of
-from mpisweep.views.html_page import page
+from mpisweep.views.report import page
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 

@@ -21,7 +21,7 @@ from mpisweep.blocks import (
 )
 from mpisweep.cli import main
 from mpisweep.records import AttemptEnd, EndReason
-from mpisweep.views.html_page import page
+from mpisweep.views.report import page
 from mpisweep.views.status import status_lines, sweep_status
 from mpisweep.views.usage import usage_of
 
@@ -103,7 +103,7 @@ def test_status_report_and_json_show_device_hours_and_energy(tmp_path, capsys):
     )  # fmt: skip
     line = "  4 GPU-hours, 1.5 kWh; per complete trial 2 GPU-hours, 750 Wh"
     assert line in status_lines(sweep_status(sweep))
-    assert line in page(sweep)
+    assert f"<li>{line.strip()}</li>" in page(sweep)
     assert main(["status", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["gpu_hours"], found["core_hours"], found["energy_kwh"]) == (4.0, 32.0, 1.5)

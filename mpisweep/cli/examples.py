@@ -107,6 +107,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     "report": (
         _example("write flow.html", "mpisweep report flow.h5"),
         _example("20 trials in the table", "mpisweep report flow.h5 -k 20 -o page.html"),
+        _example("again every minute while the sweep runs", "mpisweep report flow.h5 --every 1m"),
     ),
     "export": (
         _example("one row per trial", "mpisweep export flow.h5 -o trials.csv"),

@@ -1,4 +1,4 @@
-"""The read-only commands: top, status, watch, report, export and output."""
+"""The read-only commands: top, status, watch, trial, output and export."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def add_commands(commands: Commands) -> None:
     watch.set_defaults(command=_watch)
 
     _add_trial_commands(commands)
-    _add_writers(commands)
+    _add_export(commands)
 
 
 def _add_trial_commands(commands: Commands) -> None:
@@ -94,22 +94,8 @@ def _add_trial_commands(commands: Commands) -> None:
     output.set_defaults(command=_output)
 
 
-def _add_writers(commands: Commands) -> None:
-    """Register report and export, which write what they show to a file."""
-    report = commands.add_parser(
-        "report",
-        help="write table, figures and failures as one HTML page",
-        description="Write one HTML page with the best trials, all figures, the failures, the sweep file and "
-        "the environment. The page is self-contained.",
-    )
-    add_file(report)
-    report.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help="HTML file (default: FILE with the suffix .html)"
-    )
-    report.add_argument("-k", type=at_least_1, metavar="K", help=_K)
-    add_at(report)
-    report.set_defaults(command=_report)
-
+def _add_export(commands: Commands) -> None:
+    """Register export, which writes what it shows to a file."""
     export = commands.add_parser(
         "export",
         help="export trials or curves as CSV or JSON",
@@ -204,21 +190,6 @@ def _trial(options: argparse.Namespace) -> int:
         print_json(facts.as_json())
     else:
         print("\n".join(trial_lines(facts, sweep)))
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from mpisweep.views.html_page import page
-
-    output: Path = options.output or options.file.with_suffix(".html")
-    if output.exists() and output.samefile(options.file):
-        raise ResultsError(f"{output}: is the results file; set -o to another file")
-    made = page(load_at(options), options.k)
-    try:
-        output.write_text(made, encoding="utf-8")
-    except OSError as error:
-        raise ResultsError(f"{output}: cannot be written: {error.strerror}") from error
-    print(output)
     return 0
 
 

@@ -108,7 +108,11 @@ class Findings:
         low, high = self.trend.region
         noise = f"{float(np.median(self.trend.noise)):.2g}"
         best = number_text(float(self.trend.x[self.trend.best]))
-        where = f"from {number_text(low)} to {number_text(high)}" if high > low else f"at {best}"
+        where = (
+            f"near {best}, and anything from {number_text(low)} to {number_text(high)} may be"
+            if high > low
+            else f"at {best}"
+        )
         if bool(self.trend.in_best_region.all()):
             return (
                 f"{only}; a single run varies by {noise} around the trend over {self.parameter}, which shows "
@@ -116,7 +120,7 @@ class Findings:
             )
         return (
             f"{only}; by the trend over {self.parameter}, around which a single run varies by {noise}, the "
-            f"best is near {best}, and anything {where} may be (95%)"
+            f"best is {where} (95%)"
         )
 
     def _named(self, sweep: Sweep, rows: list[int]) -> str:

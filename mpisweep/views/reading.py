@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from mpisweep.results import ResultsError
 
 if TYPE_CHECKING:
+    from mpisweep.results.budgets import Budget
     from mpisweep.results.load import Sweep
 
-__all__ = ["add_at", "load_at"]
+__all__ = ["add_at", "budget_of", "load_at", "read_at"]
 
 
 def add_at(parser: argparse.ArgumentParser) -> None:
@@ -28,13 +29,29 @@ def load_at(options: argparse.Namespace) -> Sweep:
     Raises:
         ResultsError: if the file cannot be read, the budget is none, or no trial has values at it.
     """
-    from mpisweep.results.budgets import parse_budget
     from mpisweep.results.load import load
 
-    if options.at is None:
-        return load(options.file)
+    return read_at(load(options.file), options.at)
+
+
+def read_at(sweep: Sweep, text: str | None) -> Sweep:
+    """The sweep at a budget as a user writes it; the sweep itself without one.
+
+    Raises:
+        ResultsError: if the text is no budget, or no trial has values at it.
+    """
+    return sweep if text is None else sweep.at(**budget_of(text).arguments)
+
+
+def budget_of(text: str) -> Budget:
+    """A budget as a user writes it.
+
+    Raises:
+        ResultsError: if it is none.
+    """
+    from mpisweep.results.budgets import parse_budget
+
     try:
-        budget = parse_budget(options.at)
+        return parse_budget(text)
     except ValueError as error:
         raise ResultsError(f"--at: {error}") from None
-    return load(options.file).at(**budget.arguments)

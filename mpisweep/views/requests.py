@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +12,7 @@ from mpisweep.records import Request, RequestKind
 from mpisweep.results import stop_file
 from mpisweep.results.load import Sweep
 from mpisweep.results.requests import read_requests
+from mpisweep.views.wording import clock, finite
 
 __all__ = ["RequestStatus", "failures_before_retries", "request_lines", "requests_of"]
 
@@ -50,7 +49,7 @@ class RequestStatus:
     @property
     def line(self) -> str:
         """In words."""
-        when = "not applied yet" if self.applied_at is None else f"applied {_clock(self.applied_at)}"
+        when = "not applied yet" if self.applied_at is None else f"applied {clock(self.applied_at)}"
         asked = f" by {self.by}" if self.by else ""
         refused = f"; refused: {self.refused}" if self.refused else ""
         return f"  request: {self._what()}{asked}, {when}{refused}"
@@ -73,7 +72,7 @@ def requests_of(sweep: Sweep) -> Iterator[RequestStatus]:
     for row in applied:
         trials = tuple(_listed(row["trials"]))
         yield RequestStatus(
-            str(row["what"]), str(row["by"]), _finite(row["asked_at"]), _finite(row["applied_at"]), trials,
+            str(row["what"]), str(row["by"]), finite(row["asked_at"]), finite(row["applied_at"]), trials,
             len(trials), str(row["refused"]), tuple(map(str, _listed(row["failures"]))),
         )  # fmt: skip
     try:
@@ -117,11 +116,3 @@ def _listed(text: Any) -> list[Any]:
     except ValueError:
         return []
     return found if isinstance(found, list) else []
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

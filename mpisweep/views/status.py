@@ -23,7 +23,16 @@ from mpisweep.views.requests import RequestStatus, request_lines, requests_of
 from mpisweep.views.usage import Usage, usage_lines, usage_of
 from mpisweep.views.wording import without_finite
 
-__all__ = ["GONE", "BestTrial", "Status", "print_status", "running_attempts", "status_lines", "sweep_status"]
+__all__ = [
+    "GONE",
+    "BestTrial",
+    "Status",
+    "journals",
+    "print_status",
+    "running_attempts",
+    "status_lines",
+    "sweep_status",
+]
 
 #: State of a sweep whose last run died without closing.
 GONE = "gone"
@@ -127,8 +136,8 @@ def sweep_status(sweep: Sweep) -> Status:
     causes = [str(cause) for cause in sweep.trials["cause"] if cause]
     wall_time = sweep.trials["wall_time"]
     counts = {state.label: sweep.count(state) for state in TrialState}
-    journals = _journals(sweep.path)
-    is_gone = sweep.state == "running" and journals != [] and all(map(is_surely_gone, journals))
+    folders = journals(sweep.path)
+    is_gone = sweep.state == "running" and folders != [] and all(map(is_surely_gone, folders))
     # A trial that was handed out and has not begun waits; those of a dead run all run again.
     running = 0 if is_gone else len(running_attempts(sweep))
     waiting = counts["waiting"] + counts["running"] - running + trials_to_come(sweep)
@@ -231,7 +240,7 @@ def running_attempts(sweep: Sweep) -> list[Any]:
     return list(first.values())
 
 
-def _journals(path: Path) -> list[Path]:
+def journals(path: Path) -> list[Path]:
     """Journal folders of all runs that may be active: several if the sweep is split."""
     folder = shares_folder(path)
     try:

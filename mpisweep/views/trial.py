@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from mpisweep.records import Direction, TrialState
 from mpisweep.results.load import CurveArrays, Sweep
 from mpisweep.spec.units import duration_text, number_text, value_text
 from mpisweep.views.requests import failures_before_retries
-from mpisweep.views.wording import finite_or_none, units
+from mpisweep.views.wording import clock, finite, finite_or_none, units
 
 __all__ = ["Attempt", "CurveEnds", "TrialFacts", "trial_facts", "trial_lines"]
 
@@ -115,7 +114,7 @@ def trial_facts(
     row = sweep.trials[number]
     ended = TrialState[str(row["state"]).upper()].is_end
     metrics = {
-        name: _finite(row[sweep.metric_column(name)])
+        name: finite(row[sweep.metric_column(name)])
         for name in sweep.metrics
         if ended and not _is_absent(row, sweep, name)
     }
@@ -134,9 +133,9 @@ def trial_facts(
         state=str(row["state"]),
         cause=str(row["cause"]),
         message=str(row["message"]),
-        started_at=_finite(row["started_at"]),
-        wall_time_s=_finite(row["wall_time"]),
-        device_energy_j=_finite(row["device_energy"]),
+        started_at=finite(row["started_at"]),
+        wall_time_s=finite(row["wall_time"]),
+        device_energy_j=finite(row["device_energy"]),
         objective=sweep.objective,
         place=order.index(number) + 1 if number in order else None,
         ranked=len(order),
@@ -177,8 +176,8 @@ def _attempts(sweep: Sweep, number: int) -> Iterator[Attempt]:
             slot=int(one["slot"]),
             host="" if worker is None else str(worker["host"]),
             device="" if worker is None else str(worker["device"]),
-            assigned_at=_finite(one["assigned_at"]),
-            ended_at=_finite(one["ended_at"]),
+            assigned_at=finite(one["assigned_at"]),
+            ended_at=finite(one["ended_at"]),
             failure=failures.get(int(one["attempt"]), ""),
         )
 
@@ -186,22 +185,18 @@ def _attempts(sweep: Sweep, number: int) -> Iterator[Attempt]:
 def _curve_ends(sweep: Sweep, name: str, curve: CurveArrays) -> CurveEnds | None:
     if not len(curve.value):
         return None
-    finite = curve.value[np.isfinite(curve.value)]
+    known = curve.value[np.isfinite(curve.value)]
     return CurveEnds(
         metric=name,
         units=units(sweep, name),
         reports=len(curve.value),
         first_step=int(curve.step[0]),
-        first=_finite(curve.value[0]),
+        first=finite(curve.value[0]),
         last_step=int(curve.step[-1]),
-        last=_finite(curve.value[-1]),
-        smallest=float(finite.min()) if len(finite) else None,
-        largest=float(finite.max()) if len(finite) else None,
+        last=finite(curve.value[-1]),
+        smallest=float(known.min()) if len(known) else None,
+        largest=float(known.max()) if len(known) else None,
     )
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 # ------------------------------------------------------------------------------------- as text
@@ -246,7 +241,7 @@ def trial_lines(facts: TrialFacts, sweep: Sweep) -> Iterator[str]:
 def _time_lines(facts: TrialFacts) -> Iterator[str]:
     if facts.started_at is not None:
         took = "" if facts.wall_time_s is None else f", took {duration_text(facts.wall_time_s)}"
-        yield f"  started {_clock(facts.started_at)}{took}"
+        yield f"  started {clock(facts.started_at)}{took}"
     if facts.device_energy_j is not None:
         yield f"  energy of its GPUs {number_text(facts.device_energy_j)} J"
 
@@ -261,8 +256,8 @@ def _section(title: str, entries: dict[str, str]) -> Iterator[str]:
 def _attempt_text(attempt: Attempt) -> str:
     where = " ".join(part for part in (attempt.host, attempt.device) if part) or "an unknown worker"
     rank = "" if attempt.rank is None else f", rank {attempt.rank}, slot {attempt.slot}"
-    begun = "" if attempt.assigned_at is None else f", assigned {_clock(attempt.assigned_at)}"
-    ended = "" if attempt.ended_at is None else f", ended {_clock(attempt.ended_at)}"
+    begun = "" if attempt.assigned_at is None else f", assigned {clock(attempt.assigned_at)}"
+    ended = "" if attempt.ended_at is None else f", ended {clock(attempt.ended_at)}"
     failure = f", retried after {attempt.failure}" if attempt.failure else ""
     return f"{attempt.attempt}: {attempt.end} on {where}{rank}{begun}{ended}{failure}"
 
@@ -313,7 +308,3 @@ def plot(curve: CurveArrays, name: str) -> Iterator[str]:
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else number_text(value)
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 from mpisweep.progress import counted
@@ -12,7 +13,7 @@ from mpisweep.results.load import Sweep
 from mpisweep.spec import BuiltinWorkload
 from mpisweep.spec.catalogue import units_of
 
-__all__ = ["at_budget", "finite_or_none", "not_reached", "units", "without_finite"]
+__all__ = ["at_budget", "clock", "finite", "finite_or_none", "not_reached", "units", "without_finite"]
 
 
 def units(sweep: Sweep, name: str) -> str:
@@ -33,6 +34,16 @@ def units(sweep: Sweep, name: str) -> str:
 def finite_or_none(value: Any) -> Any:
     """A value for JSON, which has neither NaN nor infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def finite(value: Any) -> float | None:
+    """A number of a table; None if it is NaN or infinite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def clock(seconds: float) -> str:
+    """A moment in seconds since 1970 as local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def without_finite(count: int, metric: str, *, how: str = "completed") -> str:

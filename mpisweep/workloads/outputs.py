@@ -10,15 +10,25 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Output", "Tape", "append_output", "files_with_output", "output_file", "read_outputs"]
+__all__ = [
+    "Output",
+    "Tape",
+    "append_output",
+    "files_with_output",
+    "first_lines",
+    "output_file",
+    "read_outputs",
+]
 
 #: Sizes of the kept beginning and end of an output, in bytes; the middle of a longer one is left out.
 _HEAD_BYTES = 1 << 20
 _TAIL_BYTES = 3 << 20
+#: Bytes of an output in which its first line is looked for.
+_LINE_BYTES = 4096
 _MAGIC = b"\x1f\x8b\x08"
 _TITLE = re.compile(rb"==== trial (\d+), attempt (\d+): (.*) ====\n")
 
@@ -95,6 +105,20 @@ def _of_trial(path: Path, number: int) -> Iterator[Output]:
         if title and int(title[1]) == number:
             text = member[title.end() :].decode("utf-8", "replace")
             yield Output(number, int(title[2]), title[3].decode("utf-8", "replace"), text)
+
+
+def first_lines(folder: Path, numbers: Collection[int]) -> dict[int, str]:
+    """Trial -> the first line of its first output that is not empty; all files are read once at most."""
+    found: dict[int, str] = {}
+    for path in sorted(folder.rglob("output-*.gz")):
+        for member in _members(path.read_bytes()):
+            title = _TITLE.match(member)
+            if title and int(title[1]) in numbers and int(title[1]) not in found:
+                text = member[title.end() : title.end() + _LINE_BYTES].decode("utf-8", "replace")
+                found[int(title[1])] = next((line.strip() for line in text.splitlines() if line.strip()), "")
+        if len(found) == len(numbers):
+            break
+    return found
 
 
 def files_with_output(folder: Path, number: int) -> list[Path]:

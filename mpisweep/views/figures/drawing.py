@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpisweep.results import ResultsError
-from mpisweep.results.budgets import parse_budget
 from mpisweep.results.load import Sweep
 from mpisweep.views.figure_kinds import KINDS, figure_kind
 from mpisweep.views.figures.batch_sizes import draw_batch_sizes, draw_critical_batch
@@ -25,6 +24,7 @@ from mpisweep.views.figures.timeline import draw_timeline
 from mpisweep.views.figures.total import draw_total_time
 from mpisweep.views.figures.trend import draw_trend_of
 from mpisweep.views.figures.utilisation import draw_utilisation
+from mpisweep.views.reading import budget_of, read_at
 
 __all__ = ["draw"]
 
@@ -55,7 +55,7 @@ def draw(kind: str, sweeps: Sweep | Sequence[Sweep], *, width: Width = "page", *
         # It compares at several.
         pass
     elif "at" in given and len(given["at"]) == 1:
-        several = [_at(sweep, given["at"][0]) for sweep in several]
+        several = [read_at(sweep, given["at"][0]) for sweep in several]
     elif "at" in given:
         raise ResultsError(f"figure {kind}: takes --at once")
     return _DRAWERS[kind](several, given, checked_width(width))
@@ -63,14 +63,6 @@ def draw(kind: str, sweeps: Sweep | Sequence[Sweep], *, width: Width = "page", *
 
 def _listed(options: Sequence[str]) -> str:
     return ", ".join(options) or "none"
-
-
-def _at(sweep: Sweep, text: str) -> Sweep:
-    """The sweep at a budget."""
-    try:
-        return sweep.at(**parse_budget(text).arguments)
-    except ValueError as error:
-        raise ResultsError(f"--at: {error}") from None
 
 
 def _metric(sweeps: list[Sweep], given: dict[str, Any], width: Width) -> SweepFigure:
@@ -137,10 +129,7 @@ def _importance(sweeps: list[Sweep], given: dict[str, Any], width: Width) -> Swe
 
 def _budgets(sweeps: list[Sweep], given: dict[str, Any], width: Width) -> SweepFigure:
     [sweep] = sweeps
-    try:
-        budgets = [parse_budget(text) for text in given.get("at", ())]
-    except ValueError as error:
-        raise ResultsError(f"--at: {error}") from None
+    budgets = [budget_of(text) for text in given.get("at", ())]
     parameter = next(iter(given.get("parameter", ())), None) or first_parameter(sweep)
     return draw_budgets(sweep, parameter, given.get("metric"), budgets, width=width)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +37,6 @@ __all__ = [
     "Width",
     "checked_width",
     "dense",
-    "drawn_as_svg",
     "label",
     "legend",
     "marker_size",
@@ -177,15 +175,6 @@ def checked_width(width: str) -> Width:
 def style_of(width: Width) -> Any:
     """The style of figures of this width, for ``matplotlib.rc_context``."""
     return STYLE | (_COLUMN if checked_width(width) == "column" else {})
-
-
-def drawn_as_svg(figure: Figure) -> str:
-    """Render a figure as an SVG element for an HTML page."""
-    buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    # The XML declaration before the element is for stand-alone files.
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -307,9 +307,10 @@ def ticks_on(axes: Axes, which: Which, scale: Scale, *, whole: bool = False) -> 
 def finish(figure: SweepFigure) -> None:
     """Break long labels, and turn or thin out ticks that overlap; the last step of a drawing."""
     figure.draw_without_rendering()
-    for axes in figure.axes:
-        _break_labels(axes)
-    figure.draw_without_rendering()
+    broken = [_break_labels(axes) for axes in figure.axes]
+    if any(broken):
+        # Each drawing lays out all texts, which takes longer than anything else here.
+        figure.draw_without_rendering()
     shown = [axes for axes in figure.axes if axes.axison]
     axis_of = [(a.xaxis, True) for a in shown] + [(a.yaxis, False) for a in shown]
     if sum(_mend(figure, axis, is_x=is_x) for axis, is_x in axis_of):
@@ -319,13 +320,17 @@ def finish(figure: SweepFigure) -> None:
             _mend(figure, axis, is_x=is_x)
 
 
-def _break_labels(axes: Axes) -> None:
-    """Break the labels of the axes where they are longer than these."""
+def _break_labels(axes: Axes) -> bool:
+    """Break the labels of the axes where they are longer than these; whether any changed."""
     box = axes.get_window_extent()
     size = float(mpl.rcParams["font.size"])
+    changed = False
     for text, room in ((axes.xaxis.label, box.width), (axes.yaxis.label, box.height)):
         points = room * 72 / axes.figure.dpi
-        text.set_text(wrapped(text.get_text().replace("\n", " "), max(points, 40), size))
+        broken = wrapped(text.get_text().replace("\n", " "), max(points, 40), size)
+        changed |= broken != text.get_text()
+        text.set_text(broken)
+    return changed
 
 
 def _mend(figure: SweepFigure, axis: Axis, *, is_x: bool) -> bool:

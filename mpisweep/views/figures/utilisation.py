@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
-from numpy.typing import NDArray
 
-from mpisweep.records import AttemptEnd, TrialState
+from mpisweep.records import TrialState
 from mpisweep.results.load import Sweep
+from mpisweep.views.device_hours import slot_times
 from mpisweep.views.figures.states import STATE_COLOURS
 from mpisweep.views.figures.style import (
     GREY,
@@ -67,10 +67,9 @@ def utilisation(sweep: Sweep, parts: int = PARTS) -> Utilisation:
     Raises:
         FigureError: if no attempt has ended.
     """
-    start, end, slot, reason = _busy(sweep)
+    start, end, slot, reason, joined, left, _ = slot_times(sweep)
     if not len(start):
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
-    joined, left = _presence(sweep, start.min(), end.max())
     origin = float(min(np.nanmin(sweep.spans[:, 0], initial=np.inf), start.min(), joined.min()))
     last = float(max(np.nanmax(sweep.spans[:, 1], initial=-np.inf), end.max()))
     edges = np.linspace(0.0, max(last - origin, 1e-9), parts + 1)
@@ -92,54 +91,6 @@ def utilisation(sweep: Sweep, parts: int = PARTS) -> Utilisation:
     rest = present - sum(found.values(), np.zeros(parts))
     found["idle: between trials"] = np.maximum(rest, 0.0)
     return Utilisation(edges, {name: found[name] for name in _COLOURS})
-
-
-def _busy(sweep: Sweep) -> tuple[Floats, Floats, NDArray[np.int64], NDArray[np.str_]]:
-    """Start, end, slot and reason of every attempt on each of its ranks."""
-    trials, attempts, ranks = sweep.trials, sweep.attempts, sweep.ranks
-    ended = attempts["end"] == AttemptEnd.ENDED.label
-    last = ended & (attempts["attempt"] == trials["attempt"][attempts["trial"]])
-    # The master notes when an attempt was assigned, and the trial itself when it began.
-    began = np.where(last, trials["started_at"][attempts["trial"]], attempts["assigned_at"])
-    until = np.where(last, trials["ended_at"][attempts["trial"]], attempts["ended_at"])
-    reason = np.where(last, trials["state"][attempts["trial"]], "lost or interrupted")
-    counts = np.isfinite(began) & np.isfinite(until) & (until >= began) & (attempts["worker"] >= 0)
-    counts &= attempts["end"] != AttemptEnd.RECLAIMED.label
-    offset = _offsets(sweep)
-    slot = offset[attempts["worker"]] + attempts["slot"]
-    rows = {
-        (int(trial), int(attempt)): row
-        for row, (trial, attempt) in enumerate(zip(attempts["trial"], attempts["attempt"], strict=True))
-    } if len(ranks) else {}  # fmt: skip
-    of_rank = np.array([rows.get((int(one["trial"]), int(one["attempt"])), -1) for one in ranks], dtype=int)
-    known = of_rank >= 0
-    known[known] = counts[of_rank[known]]
-    other = of_rank[known]
-    here = offset[ranks["worker"][known]] + ranks["slot"][known]
-    return (
-        np.concatenate([began[counts], began[other]]),
-        np.concatenate([until[counts], until[other]]),
-        np.concatenate([slot[counts], here]).astype(np.int64),
-        np.concatenate([reason[counts], reason[other]]).astype(str),
-    )
-
-
-def _offsets(sweep: Sweep) -> NDArray[np.int64]:
-    """Index of each worker's first slot among all slots, and at the end their number."""
-    slots = np.maximum(sweep.workers["slots"], 1)
-    return np.concatenate([[0], np.cumsum(slots)]).astype(np.int64)
-
-
-def _presence(sweep: Sweep, first: float, last: float) -> tuple[Floats, Floats]:
-    """When each slot's run began and its worker left."""
-    workers = sweep.workers
-    started, closed = sweep.spans[workers["allocation"]].T if len(workers) else (np.empty(0), np.empty(0))
-    # What a worker needs until it joins is start-up too.
-    joined = np.where(np.isfinite(started), started, workers["joined_at"])
-    left = np.where(np.isfinite(workers["left_at"]), workers["left_at"], closed)
-    joined, left = np.nan_to_num(joined, nan=first), np.nan_to_num(left, nan=last)
-    slots = np.maximum(workers["slots"], 1)
-    return np.repeat(joined, slots), np.repeat(np.maximum(left, joined), slots)
 
 
 def _mean_count(start: Floats, end: Floats, edges: Floats) -> Floats:
