@@ -497,6 +497,27 @@ def test_the_same_figures_by_name_in_python(load: Load) -> None:
 # ------------------------------------------------------------------------------------- the gallery
 
 
+def test_in_python_the_values_of_options_are_checked_as_the_command_checks_them(load: Load) -> None:
+    with pytest.raises(
+        ResultsError, match="figure curves: --over is 'trials'; expected step or samples or time"
+    ):
+        figures.draw("curves", load("three"), over="trials")
+    with pytest.raises(ResultsError, match="figure metric: takes --parameter at most twice"):
+        figures.draw("metric", load("three"), parameter=["a", "b", "c"])
+
+
+@pytest.mark.parametrize("option", ["--output", "--data"])
+def test_no_script_overwrites_a_results_file(option: str, tmp_path: Path) -> None:
+    file = made_sweep(tmp_path / "s.h5", **CASES["three"])
+    before = file.read_bytes()
+    done = subprocess.run(
+        [sys.executable, ROOT / "analysis" / "timeline.py", file.name, option, file.name],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (2, "s.h5: is a results file; write to another file\n")
+    assert file.read_bytes() == before
+
+
 def test_the_gallery_shows_every_kind_and_its_pictures_can_be_drawn(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
     for kind in KINDS:

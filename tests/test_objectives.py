@@ -31,6 +31,7 @@ from mpisweep.search.learning import NAMED
 from mpisweep.spec import SamplerChoice, SpecError, load_spec, parse_spec, spec_from_flags
 from mpisweep.spec.preflight import check_startable
 from mpisweep.views import figures, tables
+from mpisweep.views.findings import findings_of
 from mpisweep.views.report import page
 from mpisweep.views.status import status_lines, sweep_status
 from mpisweep.workloads.function import to_metrics
@@ -391,6 +392,13 @@ def test_status_counts_the_front_and_names_the_best_of_each(path, mpisweep: Run)
     ]
     exported = json.loads(mpisweep("export", path, "--format", "json").stdout)
     assert exported["objectives"][1] == {"name": "speed", "direction": "maximize"}
+
+
+def test_a_later_objective_is_judged_by_its_own_direction(path, mpisweep: Run):
+    found = findings_of(package.load(path), "speed")
+    assert not found.minimize
+    assert found.means.mean[found.order()[0]] == np.nanmax(found.means.mean)
+    assert tables.top_table(package.load(path), by="speed").title.endswith("largest speed")
 
 
 def test_the_page_shows_the_front_and_both_figures(path):

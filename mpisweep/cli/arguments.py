@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mpisweep.rank.transport import expected_rank
 from mpisweep.results import ResultsError, behind_link
-from mpisweep.spec import parse_duration
+from mpisweep.views.reading import at_least_1, duration
 
 if TYPE_CHECKING:
     from mpisweep.cli.parser import Parser
@@ -35,28 +35,11 @@ __all__ = [
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
-def at_least_1(text: str) -> int:
-    """Parse an integer of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
-    return int(text)
-
-
 def at_least_0(text: str) -> int:
     """Parse an integer of at least 0."""
     if not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 0")
     return int(text)
-
-
-def duration(text: str) -> float:
-    """Parse a duration, in seconds."""
-    seconds = parse_duration(text)
-    if seconds is None:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a valid duration; expected e.g. 2:00:00, 90m or 3600"
-        )
-    return seconds
 
 
 def _file(text: str) -> Path:

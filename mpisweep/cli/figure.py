@@ -36,23 +36,16 @@ def _figure(options: argparse.Namespace) -> int:
     if options.kind is None or not options.file:
         raise ResultsError("figure: expected KIND and FILE; `mpisweep figure --list` lists the kinds")
     kind = figure_kind(options.kind)
+    options.output = options.output or Path(f"{options.file[0].stem}-{kind.name}.pdf")
     given = used_options(kind, options)
-    output: Path = options.output or Path(f"{options.file[0].stem}-{kind.name}.pdf")
-    for written in (output, options.data):
-        for file in options.file:
-            if written is not None and written.exists() and file.exists() and written.samefile(file):
-                raise ResultsError(f"{written}: is a results file; write to another file")
     # Only this command waits for matplotlib.
     from mpisweep.results.load import load
-    from mpisweep.views.figures import draw, save, write_data
+    from mpisweep.views.figures import draw
+    from mpisweep.views.script import write_figure
 
     drawn = draw(kind.name, [load(file) for file in options.file], width=options.width, **given)
     try:
-        save(drawn, output)
+        write_figure(drawn, options)
     except OSError as error:
-        raise ResultsError(f"{output}: cannot be written: {error.strerror}") from error
-    print(output)
-    if options.data is not None:
-        write_data(drawn, options.data)
-        print(options.data)
+        raise ResultsError(f"{options.output}: cannot be written: {error.strerror}") from error
     return 0

@@ -38,7 +38,7 @@ def add_commands(commands: Commands) -> None:
     top.add_argument(
         "--direction",
         choices=("minimize", "maximize"),
-        help="direction of that metric (default: the sweep's)",
+        help="direction of that metric (default: its own if it is an objective, else the sweep's)",
     )
     add_at(top)
     add_json(top)

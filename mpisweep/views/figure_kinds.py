@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mpisweep.results import ResultsError
-from mpisweep.spec import nearest, parse_duration
+from mpisweep.spec import nearest
+from mpisweep.views.reading import at_least_1, duration
 
-__all__ = ["KINDS", "FigureKind", "add_figure_options", "figure_kind", "kind_lines", "used_options"]
+__all__ = [
+    "KINDS",
+    "FigureKind",
+    "add_figure_options",
+    "check_options",
+    "figure_kind",
+    "kind_lines",
+    "used_options",
+]
 
 #: Widths in print.
 _WIDTHS = ("column", "page")
@@ -137,7 +146,7 @@ def _add_over(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_smooth(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--smooth", type=_at_least_1, metavar="N", help="running mean over N reports")
+    parser.add_argument("--smooth", type=at_least_1, metavar="N", help="running mean over N reports")
 
 
 def _add_x(parser: argparse.ArgumentParser) -> None:
@@ -163,12 +172,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_k(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-k", type=_at_least_1, metavar="K", help="number of best trials marked (default: 5)")
+    parser.add_argument("-k", type=at_least_1, metavar="K", help="number of best trials marked (default: 5)")
 
 
 def _add_queue_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--queue-wait", type=_duration, metavar="TIME",
+        "--queue-wait", type=duration, metavar="TIME",
         help="how long each job waits in the queue, e.g. 10m; draws single jobs too",
     )  # fmt: skip
 
@@ -193,7 +202,7 @@ def used_options(kind: FigureKind, options: argparse.Namespace) -> dict[str, obj
     """The options that were given, checked against those that the kind takes.
 
     Raises:
-        ResultsError: if the kind does not take one of them.
+        ResultsError: if the kind does not take one of them, or a results file would be overwritten.
     """
     given = {name: getattr(options, name, None) for name in _OPTIONS}
     given = {name: value for name, value in given.items() if value not in (None, [])}
@@ -201,16 +210,29 @@ def used_options(kind: FigureKind, options: argparse.Namespace) -> dict[str, obj
         if name not in kind.options:
             others = ", ".join(one.name for one in KINDS.values() if name in one.options)
             raise ResultsError(f"figure {kind.name}: takes no {_flag(name)}; it is for {others}")
+    check_options(kind, given)
+    if kind.files is not None and len(options.file) > kind.files:
+        raise ResultsError(f"figure {kind.name}: found {len(options.file)} files; it takes {kind.files}")
+    for written in (options.output, options.data):
+        for file in options.file:
+            if written is not None and written.exists() and file.exists() and written.samefile(file):
+                raise ResultsError(f"{written}: is a results file; write to another file")
+    return given
+
+
+def check_options(kind: FigureKind, given: Mapping[str, object]) -> None:
+    """Check the values of options that a kind takes.
+
+    Raises:
+        ResultsError: if it takes fewer parameters, or another axis.
+    """
     if kind.parameters is not None and len(options_of(given, "parameter")) > kind.parameters:
         raise ResultsError(f"figure {kind.name}: takes --parameter at most {_times(kind.parameters)}")
     if (over := given.get("over")) is not None and over not in kind.over:
         raise ResultsError(f"figure {kind.name}: --over is {over!r}; expected {' or '.join(kind.over)}")
-    if kind.files is not None and len(options.file) > kind.files:
-        raise ResultsError(f"figure {kind.name}: found {len(options.file)} files; it takes {kind.files}")
-    return given
 
 
-def options_of(given: dict[str, object], name: str) -> list[object]:
+def options_of(given: Mapping[str, object], name: str) -> list[object]:
     """A repeatable option as a list."""
     value = given.get(name)
     return value if isinstance(value, list) else []
@@ -218,19 +240,6 @@ def options_of(given: dict[str, object], name: str) -> list[object]:
 
 def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")
-
-
-def _at_least_1(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
-    return int(text)
-
-
-def _duration(text: str) -> float:
-    seconds = parse_duration(text)
-    if seconds is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a valid duration; expected e.g. 10m or 1:30:00")
-    return seconds
 
 
 def _bound(text: str) -> tuple[str, float]:

@@ -16,6 +16,7 @@ from mpisweep.spec.units import configuration_text, number_text
 from mpisweep.statistics.best_set import BestSet
 from mpisweep.statistics.means import Means, means_of
 from mpisweep.statistics.trend import Trend, trend_of
+from mpisweep.views.scales import direction_of, has_smooth_ratios
 
 __all__ = ["Findings", "findings_of"]
 
@@ -134,11 +135,18 @@ class Findings:
 def findings_of(sweep: Sweep, metric: str | None = None, direction: str | None = None) -> Findings:
     """Compute the statistics of a metric, the objective unless given.
 
+    Args:
+        sweep: from :func:`mpisweep.load`.
+        metric: of the trials; the first objective unless given.
+        direction: ``minimize`` or ``maximize``; unless given that of the metric if it is an objective, else
+            the sweep's.
+
     Raises:
         KeyError: when no trial has that metric.
     """
     name = metric or sweep.objective
-    minimize = Direction(direction or sweep.direction) == Direction.MINIMIZE
+    better = Direction(direction or direction_of(sweep, name, sweep.direction))
+    minimize = better is Direction.MINIMIZE
     is_there = metric is not None or name in sweep.metrics
     # At a budget, the time until there.
     time_column = "at_seconds" if sweep.budget else "wall_time"
@@ -148,7 +156,7 @@ def findings_of(sweep: Sweep, metric: str | None = None, direction: str | None =
     if parameter and not (means.count > 1).any():
         x = sweep.trials[sweep.column(parameter)][runs.first].astype(float)
         trend = trend_of(
-            x, means.mean, minimize=minimize, logarithmic=_is_logarithmic(sweep, parameter, x)
+            x, means.mean, minimize=minimize, logarithmic=has_smooth_ratios(sweep, parameter, x)
         )  # fmt: skip
     return Findings(name, minimize, runs, means, runs.compared(minimize=minimize), parameter, trend)
 
@@ -159,12 +167,3 @@ def ordered_parameter(sweep: Sweep) -> str:
     if len(names) != 1 or sweep.trials[sweep.column(names[0])].dtype.kind not in "iuf":
         return ""
     return names[0]
-
-
-def _is_logarithmic(sweep: Sweep, parameter: str, values: NDArray[np.float64]) -> bool:
-    [searched] = [one for one in sweep.spec.space.parameters if one.name == parameter]
-    known = values[np.isfinite(values)]
-    if not len(known) or known.min() <= 0:
-        return False
-    # A parameter that spans decades acts by ratios, whatever the spacing at which it is sampled.
-    return getattr(searched, "log", False) or known.max() / known.min() >= 30

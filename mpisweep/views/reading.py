@@ -1,4 +1,4 @@
-"""Load a sweep for commands and scripts with the argument ``--at``."""
+"""Arguments that commands and scripts share: types, and sweeps at a budget (``--at``)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,30 @@ import argparse
 from typing import TYPE_CHECKING
 
 from mpisweep.results import ResultsError
+from mpisweep.spec import parse_duration
 
 if TYPE_CHECKING:
     from mpisweep.results.budgets import Budget
     from mpisweep.results.load import Sweep
 
-__all__ = ["add_at", "budget_of", "load_at", "read_at"]
+__all__ = ["add_at", "at_least_1", "budget_of", "duration", "load_at", "read_at"]
+
+
+def at_least_1(text: str) -> int:
+    """Parse an integer of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least 1")
+    return int(text)
+
+
+def duration(text: str) -> float:
+    """Parse a duration, in seconds."""
+    seconds = parse_duration(text)
+    if seconds is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a valid duration; expected e.g. 2:00:00, 90m or 3600"
+        )
+    return seconds
 
 
 def add_at(parser: argparse.ArgumentParser) -> None:

@@ -41,7 +41,7 @@ def figure_arguments(kind: str, about: str | None) -> tuple[list[Sweep], dict[st
     add_figure_options(parser, taken)
     arguments = parser.parse_args()
     if arguments.output is None:
-        arguments.output = Path(sys.argv[0]).with_suffix(".png").name
+        arguments.output = Path(Path(sys.argv[0]).with_suffix(".png").name)
     given = used_options(taken, arguments)
     return [load(file) for file in arguments.file], given | {"width": arguments.width}, arguments
 

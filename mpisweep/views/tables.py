@@ -24,6 +24,7 @@ from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec.units import number_text, value_text
 from mpisweep.views.console import print_whole
 from mpisweep.views.findings import Findings, findings_of
+from mpisweep.views.scales import direction_of, evenly
 from mpisweep.views.wording import at_budget, finite_or_none, not_reached, without_finite
 
 __all__ = [
@@ -118,7 +119,8 @@ def top_table(
         sweep: from :func:`mpisweep.load`.
         k: number of trials; 5 unless given, of a front :data:`FRONT`.
         by: metric to rank by; the objective unless given, and the front of several.
-        direction: ``minimize`` or ``maximize``; the sweep's unless given.
+        direction: ``minimize`` or ``maximize``; unless given that of the metric if it is an objective, else
+            the sweep's.
 
     Raises:
         KeyError: when no trial has that metric.
@@ -130,7 +132,7 @@ def top_table(
         return _front_table(sweep, k or FRONT)
     k = k or 5
     metric = by or sweep.objective
-    wanted = Direction(direction or sweep.direction)
+    wanted = Direction(direction or direction_of(sweep, metric, sweep.direction))
     complete = sweep.trials[sweep.trials["state"] == TrialState.COMPLETE.label]
     names = sweep.spec.space.names or sweep.parameters
     if by is None and metric not in sweep.metrics:
@@ -185,7 +187,7 @@ def _front_table(sweep: Sweep, k: int) -> TopTable:
             return TopTable(title, parameters, metrics, ())
     found = sweep.tradeoff()
     front = found.on_front
-    places = np.unique(np.linspace(0, len(front) - 1, min(k, len(front))).round().astype(int))
+    places = evenly(len(front), k)
     rows: list[TopRow] = []
     for place in places.tolist():
         entry = int(front[place])

@@ -24,6 +24,7 @@ from mpisweep.views.figures.style import (
     words,
 )
 from mpisweep.views.figures.ticks import finish
+from mpisweep.views.scales import evenly
 
 __all__ = ["draw_budgets", "equal_budgets"]
 
@@ -40,8 +41,7 @@ def equal_budgets(sweep: Sweep, metric: str) -> list[Budget]:
         FigureError: if no complete trial has reported the metric.
     """
     complete = np.flatnonzero(of_state(sweep.trials, TrialState.COMPLETE))
-    if len(complete) > _ASKED:
-        complete = complete[np.unique(np.linspace(0, len(complete) - 1, _ASKED).round().astype(int))]
+    complete = complete[evenly(len(complete), _ASKED)]
     stem = metric if metric in sweep.curve_names else metric.removesuffix("_mean")
     found = [sweep.progress(number, stem) for number in complete.tolist()] if sweep.curve_names else []
     found = [progress for progress in found if len(progress.steps)]

@@ -34,6 +34,7 @@ from mpisweep.views.figures.style import (
     words,
 )
 from mpisweep.views.figures.ticks import count_axis, finish, metric_axis, ticks_on
+from mpisweep.views.scales import evenly
 
 __all__ = ["Axis", "draw_learning_curves"]
 
@@ -120,10 +121,7 @@ def _curves(
     if metric not in sweep.curve_names:
         sweep.curve(0, metric)  # refuses the name
     ran = np.flatnonzero(sweep.trials["attempt"] > 0)
-    chosen = ran
-    if len(ran) > _CURVES:
-        chosen = ran[np.unique(np.linspace(0, len(ran) - 1, _CURVES).round().astype(int))]
-    numbers = sorted({*chosen.tolist(), *wanted})
+    numbers = sorted({*ran[evenly(len(ran), _CURVES)].tolist(), *wanted})
     drawn: dict[int, _Curve] = {}
     for number in numbers:
         curve = sweep.curve(number, metric)
@@ -132,7 +130,7 @@ def _curves(
         x = sweep.progress(number, metric).samples if over == "samples" else getattr(curve, over)
         y = _smoothed(curve.value, smooth)
         if len(y) > _REPORTS:
-            kept = np.unique(np.linspace(0, len(y) - 1, _REPORTS).round().astype(int))
+            kept = evenly(len(y), _REPORTS)
             x, y = x[kept], y[kept]
         drawn[number] = _Curve(np.asarray(x, dtype=float), y)
     return drawn, len(ran) - len(numbers) if len(ran) > len(numbers) else 0

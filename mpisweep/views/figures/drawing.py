@@ -7,7 +7,7 @@ from typing import Any
 
 from mpisweep.results import ResultsError
 from mpisweep.results.load import Sweep
-from mpisweep.views.figure_kinds import KINDS, figure_kind
+from mpisweep.views.figure_kinds import KINDS, check_options, figure_kind
 from mpisweep.views.figures.batch_sizes import draw_batch_sizes, draw_critical_batch
 from mpisweep.views.figures.budgets import draw_budgets
 from mpisweep.views.figures.curves import draw_learning_curves
@@ -51,6 +51,7 @@ def draw(kind: str, sweeps: Sweep | Sequence[Sweep], *, width: Width = "page", *
     if not several or (taken.files is not None and len(several) > taken.files):
         raise ResultsError(f"figure {kind}: found {len(several)} sweeps; it takes {taken.files}")
     given = {name: value for name, value in options.items() if value not in (None, [], ())}
+    check_options(taken, given)
     if kind == "budgets":
         # It compares at several.
         pass

@@ -13,7 +13,6 @@ from mpisweep.records import Direction, TrialState
 from mpisweep.results.load import Sweep
 from mpisweep.spec import nearest
 from mpisweep.statistics.importance import FEWEST, METHODS, MOST, importances
-from mpisweep.statistics.trend import is_logarithmic
 from mpisweep.views.figures.maps import varied_parameters
 from mpisweep.views.figures.series import objective_values
 from mpisweep.views.figures.states import of_state
@@ -30,6 +29,7 @@ from mpisweep.views.figures.style import (
     wrapped,
 )
 from mpisweep.views.figures.ticks import finish, ticks_on
+from mpisweep.views.scales import acts_by_ratios, direction_of
 from mpisweep.views.wording import at_budget
 
 __all__ = ["Importance", "draw_importance", "importance"]
@@ -77,19 +77,17 @@ def importance(sweep: Sweep, metric: str | None = None, method: str = METHODS[0]
             columns[one] = column
     if not columns:
         raise FigureError(f"{sweep.path}: no parameter varies among the complete trials")
-    space = {one.name: getattr(one, "log", False) for one in sweep.spec.space.parameters}
     ratios = frozenset(
         one for one, column in columns.items()
-        if column.dtype.kind in "iuf" and (space.get(one) or is_logarithmic(column.astype(float)))
+        if column.dtype.kind in "iuf" and acts_by_ratios(sweep, one, column.astype(float))
     )  # fmt: skip
-    better = next((one.direction for one in sweep.objectives if one.name == name), Direction.MINIMIZE)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = importances(
                 columns,
                 values[shown],
-                minimize=better is Direction.MINIMIZE,
+                minimize=direction_of(sweep, name) is Direction.MINIMIZE,
                 method=method,
                 logarithmic=ratios,
             )

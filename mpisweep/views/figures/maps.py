@@ -45,6 +45,7 @@ from mpisweep.views.figures.ticks import (
     tick_text,
     ticks_on,
 )
+from mpisweep.views.scales import direction_of
 from mpisweep.views.wording import at_budget, units
 
 __all__ = ["Cells", "draw_map", "varied_parameters"]
@@ -114,7 +115,8 @@ def draw_map(
         raise FigureError(f"{sweep.path}: no trial has ended yet, there is nothing to draw")
     has_place = np.isfinite(places[0].where) & np.isfinite(places[1].where)
     shown = of_state(trials, TrialState.COMPLETE) & np.isfinite(values) & has_place
-    cells = _cells(sweep, places, values, shown, _is_minimized(sweep, name)) if shown.any() else None
+    minimize = direction_of(sweep, name) is Direction.MINIMIZE
+    cells = _cells(sweep, places, values, shown, minimize) if shown.any() else None
     with mpl.rc_context(style_of(width)):
         figure = SweepFigure(width, 74 if width == "column" else 120)
         axes = figure.add_subplot()
@@ -162,15 +164,10 @@ def _place(sweep: Sweep, name: str) -> _Place:
     return _Place(name, where, categories, column)
 
 
-def _is_minimized(sweep: Sweep, name: str) -> bool:
-    better = next((one.direction for one in sweep.objectives if one.name == name), Direction.MINIMIZE)
-    return better is Direction.MINIMIZE
-
-
 def _colours(sweep: Sweep, name: str, values: Floats, shown: NDArray[np.bool_]) -> Colours:
     """Bright is good; a few values far worse than the others do not take all the colours."""
     known = values[shown]
-    minimize = _is_minimized(sweep, name)
+    minimize = direction_of(sweep, name) is Direction.MINIMIZE
     low, high = float(known.min()), float(known.max())
     if len(known) >= 20:
         low, high = (

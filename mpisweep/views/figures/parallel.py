@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from mpisweep.records import Direction, TrialState
 from mpisweep.results.load import Sweep
 from mpisweep.spec.units import number_text
-from mpisweep.statistics.trend import is_logarithmic
 from mpisweep.views.figures.maps import varied_parameters
 from mpisweep.views.figures.series import objective_values
 from mpisweep.views.figures.states import causes_text, of_state
@@ -42,6 +41,7 @@ from mpisweep.views.figures.style import (
     wrapped,
 )
 from mpisweep.views.figures.ticks import finish, round_ticks, tick_text
+from mpisweep.views.scales import acts_by_ratios, direction_of, evenly
 from mpisweep.views.wording import at_budget, units
 
 __all__ = ["draw_parallel"]
@@ -146,21 +146,18 @@ def _ends(sweep: Sweep, values: Floats, name: str) -> list[tuple[NDArray[np.bool
 
 def _some(rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Of many rows some that lie evenly among them."""
-    if len(rows) <= _LINES:
-        return rows
-    some: NDArray[np.intp] = rows[np.linspace(0, len(rows) - 1, _LINES).round().astype(int)]
+    some: NDArray[np.intp] = rows[evenly(len(rows), _LINES)]
     return some
 
 
 def _ranked(sweep: Sweep, name: str, values: Floats, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Rows in the order in which they are drawn: the best last, so that it lies on top."""
-    better = next((one.direction for one in sweep.objectives if one.name == name), Direction.MINIMIZE)
-    cost = values[rows] if better is Direction.MINIMIZE else -values[rows]
+    cost = values[rows] if direction_of(sweep, name) is Direction.MINIMIZE else -values[rows]
     return _some(rows[np.argsort(-cost, kind="stable")])
 
 
 def _colours(sweep: Sweep, name: str, values: Floats, figure: SweepFigure, axes: Axes) -> Any:
-    better = next((one.direction for one in sweep.objectives if one.name == name), Direction.MINIMIZE)
+    better = direction_of(sweep, name)
     low, high = np.quantile(values, [0.0, 0.95] if better is Direction.MINIMIZE else [0.05, 1.0])
     high = high if high > low else low + (abs(low) or 1.0) * 1e-6
     map_name = "viridis_r" if better is Direction.MINIMIZE else "viridis"
@@ -203,10 +200,8 @@ def _parameter_rail(sweep: Sweep, name: str) -> _Rail:
         last = max(len(categories) - 1, 1)
         ticks = [(index / last, one) for index, one in enumerate(categories)]
         return _Rail(name, text, where / last, column, ticks)
-    declared = any(one.name == name and getattr(one, "log", False) for one in sweep.spec.space.parameters)
     known = where[np.isfinite(where)]
-    is_ratio = len(known) > 0 and bool(known.min() > 0) and (declared or is_logarithmic(known))
-    place, ticks = _scaled(where, known, is_ratio=is_ratio)
+    place, ticks = _scaled(where, known, is_ratio=acts_by_ratios(sweep, name, known))
     return _Rail(name, text, place, column, ticks)
 
 

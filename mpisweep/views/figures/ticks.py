@@ -23,8 +23,8 @@ from matplotlib.ticker import (
 from matplotlib.transforms import Bbox
 
 from mpisweep.results.load import Sweep
-from mpisweep.statistics.trend import is_logarithmic
 from mpisweep.views.figures.style import Floats, SweepFigure, label, spans_decades, wrapped
+from mpisweep.views.scales import acts_by_ratios
 from mpisweep.views.wording import units
 
 __all__ = [
@@ -222,11 +222,9 @@ def parameter_axis(
         name_axis(axes, which, text, categories)
         return
     (axes.set_xlabel if which == "x" else axes.set_ylabel)(text)
-    declared = any(one.name == name and getattr(one, "log", False) for one in sweep.spec.space.parameters)
     known = values[np.isfinite(values)]
-    is_ratio = len(known) > 0 and bool(known.min() > 0) and (declared or is_logarithmic(known))
-    whole = bool(np.all(known == np.round(known)))
-    ticks_on(axes, which, scale_of(known, is_ratio=is_ratio), whole=whole)
+    scale = scale_of(known, is_ratio=acts_by_ratios(sweep, name, known))
+    ticks_on(axes, which, scale, whole=bool(np.all(known == np.round(known))))
 
 
 def name_axis(axes: Axes, which: Which, text: str, names: Sequence[str], *, may_turn: bool = True) -> None:
@@ -307,8 +305,7 @@ def ticks_on(axes: Axes, which: Which, scale: Scale, *, whole: bool = False) -> 
 def finish(figure: SweepFigure) -> None:
     """Break long labels, and turn or thin out ticks that overlap; the last step of a drawing."""
     figure.draw_without_rendering()
-    broken = [_break_labels(axes) for axes in figure.axes]
-    if any(broken):
+    if sum(_break_labels(axes) for axes in figure.axes):
         # Each drawing lays out all texts, which takes longer than anything else here.
         figure.draw_without_rendering()
     shown = [axes for axes in figure.axes if axes.axison]
@@ -326,8 +323,7 @@ def _break_labels(axes: Axes) -> bool:
     size = float(mpl.rcParams["font.size"])
     changed = False
     for text, room in ((axes.xaxis.label, box.width), (axes.yaxis.label, box.height)):
-        points = room * 72 / axes.figure.dpi
-        broken = wrapped(text.get_text().replace("\n", " "), max(points, 40), size)
+        broken = wrapped(text.get_text().replace("\n", " "), max(room * 72 / axes.figure.dpi, 40), size)
         changed |= broken != text.get_text()
         text.set_text(broken)
     return changed

@@ -9,13 +9,13 @@ import numpy as np
 
 from mpisweep.progress import counted
 from mpisweep.results.load import Sweep
+from mpisweep.results.occupancy import time_in_runs
 from mpisweep.spec.units import duration_text
 from mpisweep.views.figures.style import (
     BLUE,
     GREY,
     ORANGE,
     FigureError,
-    Floats,
     SweepFigure,
     Width,
     legend,
@@ -76,22 +76,13 @@ def total_time(sweep: Sweep) -> TotalTime:
     return TotalTime(
         trials_s=float(wall[ended].sum()),
         busy_s=float((wall * widths)[ended].sum()),
-        wall_s=max(_covered(spans[known]), 1e-9),
+        wall_s=max(float(time_in_runs(spans, np.array([np.inf]))[0]), 1e-9),
         available_s=max(float(lasted[sweep.workers["allocation"]].sum()), 1e-9),
         workers=max(sweep.most_workers, 1),
         allocations=len(spans),
         trials=int(ended.sum()),
         ranks=int(widths[ended].sum()),
     )
-
-
-def _covered(spans: Floats) -> float:
-    """Length of the union of some spans of time."""
-    total, until = 0.0, -np.inf
-    for start, end in sorted(spans.tolist()):
-        total += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return total
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from mpisweep.views.figures.states import of_state
 from mpisweep.views.figures.style import (
     GREY,
     FigureError,
-    Floats,
     SweepFigure,
     Width,
     dense,
@@ -27,6 +26,7 @@ from mpisweep.views.figures.style import (
     words,
 )
 from mpisweep.views.figures.ticks import finish, metric_axis, parameter_axis
+from mpisweep.views.scales import direction_of, has_smooth_ratios
 from mpisweep.views.wording import at_budget
 
 __all__ = ["draw_trend_of"]
@@ -54,10 +54,8 @@ def draw_trend_of(
     y = numeric_metric(sweep, name)
     shown = of_state(sweep.trials, TrialState.COMPLETE) & np.isfinite(y) & np.isfinite(column.astype(float))
     x, y = column[shown].astype(float), y[shown]
-    better = next((one.direction for one in sweep.objectives if one.name == name), Direction.MINIMIZE)
-    trend = trend_of(
-        x, y, minimize=better is Direction.MINIMIZE, logarithmic=_is_logarithmic(sweep, parameter, x)
-    )
+    is_minimized = direction_of(sweep, name) is Direction.MINIMIZE
+    trend = trend_of(x, y, minimize=is_minimized, logarithmic=has_smooth_ratios(sweep, parameter, x))
     if trend is None:
         raise FigureError(
             f"{sweep.path}: a trend needs a finite {name} at {FEWEST} values of {parameter}; found "
@@ -91,13 +89,3 @@ def draw_trend_of(
         )
         finish(figure)
     return figure
-
-
-def _is_logarithmic(sweep: Sweep, parameter: str, x: Floats) -> bool:
-    """Whether the parameter acts by ratios: declared so, or over a decade and a half."""
-    if not len(x) or x.min() <= 0:
-        return False
-    declared = any(
-        one.name == parameter and getattr(one, "log", False) for one in sweep.spec.space.parameters
-    )
-    return declared or bool(x.max() / x.min() >= 30)
