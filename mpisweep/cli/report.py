@@ -37,7 +37,7 @@ def add_commands(commands: Commands) -> None:
     )  # fmt: skip
     report.add_argument(
         "--every", type=duration, metavar="SECONDS",
-        help="write the page again and again until the sweep has ended; it reloads itself in the browser",
+        help="write the page every so many seconds until the sweep has ended; it reloads itself",
     )  # fmt: skip
     add_at(report)
     report.set_defaults(command=_report)

@@ -1,4 +1,4 @@
-"""Write the report again and again while the sweep runs."""
+"""Write the report repeatedly while the sweep runs."""
 
 from __future__ import annotations
 
