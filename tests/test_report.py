@@ -253,7 +253,7 @@ def test_the_page_is_written_again_until_the_sweep_has_ended(folder, environment
     assert re.search(r"Written at [\d-]+ [\d:]+; this page is written again every 0\.1 s\.", shown)
     left.send_signal(2)
     assert (left.communicate()[0], left.returncode) == ("left.html\n", 0)
-    # Nobody waits for a page that is no longer written.
+    # A page that is no longer written does not reload itself.
     assert 'http-equiv="refresh"' not in pages[1].read_text(encoding="utf-8")
     (folder / "go").touch()
     assert run.wait() == 0

@@ -1,4 +1,4 @@
-"""What a sweep says of its parameters and metrics: which values are better, and which act by ratios."""
+"""Which values of a metric are better, and which parameters act by ratios."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def acts_by_ratios(sweep: Sweep, parameter: str, values: Floats) -> bool:
 
 
 def has_smooth_ratios(sweep: Sweep, parameter: str, values: Floats) -> bool:
-    """Whether a trend is smooth over the logarithm of a parameter: declared so, or over enough decades."""
+    """Whether trends are smooth over a parameter's logarithm: declared so, or over decades."""
     known = values[np.isfinite(values)]
     if not len(known) or known.min() <= 0:
         return False
@@ -42,6 +42,6 @@ def _is_declared(sweep: Sweep, parameter: str) -> bool:
 
 
 def evenly(count: int, most: int) -> NDArray[np.intp]:
-    """Indices of `count` rows, or of so many of them that lie evenly among them, the last one too."""
+    """Indices of up to `most` of `count` rows, which lie evenly among them."""
     chosen: NDArray[np.intp] = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.intp))
     return chosen

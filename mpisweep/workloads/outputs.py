@@ -108,7 +108,7 @@ def _of_trial(path: Path, number: int) -> Iterator[Output]:
 
 
 def first_lines(folder: Path, numbers: Collection[int]) -> dict[int, str]:
-    """Trial -> the first line of its first output that is not empty; all files are read once at most."""
+    """Trial -> first line of its output that is not empty; each file is read once."""
     found: dict[int, str] = {}
     for path in sorted(folder.rglob("output-*.gz")):
         for member in _members(path.read_bytes()):

@@ -1,4 +1,4 @@
-"""The table of the best for the report: that of ``mpisweep top``, with an interval wherever one is known."""
+"""The report's table of the best: that of ``mpisweep top``, with all intervals that are known."""
 
 from __future__ import annotations
 

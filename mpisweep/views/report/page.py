@@ -1,4 +1,4 @@
-"""The HTML report of a sweep: what was found, table, figures, time, failures and environment.
+"""The HTML report of a sweep: result, table, figures, time, failures and environment.
 
 ``mpisweep report FILE`` writes it.  The page is self-contained: its figures are inline, it loads nothing
 and has no scripts, which its own policy forbids, and it opens on a machine without mpisweep.
