@@ -1,4 +1,4 @@
-"""Where the device-hours of a sweep went: trials, lost attempts, and idle time by its reason.
+"""Where the device-hours of a sweep went: trials, lost attempts, idle time by its reason.
 
 A slot of a worker runs one trial at a time, on its devices.  From the start of its run until its worker left
 or the run ended it was busy or idle, and each moment of this time has one reason.

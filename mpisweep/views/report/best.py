@@ -1,4 +1,4 @@
-"""The report's table of the best: that of ``mpisweep top``, with all intervals that are known."""
+"""The table of the best for the report, with an interval wherever one is known."""
 
 from __future__ import annotations
 
