@@ -20,9 +20,9 @@ from mpisweep.statistics.common_seeds import fit_means
 
 __all__ = ["BestMeans", "BestSoFar", "follow_best"]
 
-#: Operations up to which configurations are ranked without the luck of seeds that others lack: some
-#: milliseconds, in which the loop serves no rank.  In larger sweeps they are ranked by their plain means.
-_MOST_OPERATIONS = 5_000_000
+#: Runs, and repeats, up to which configurations are ranked without the luck of seeds that others lack: that
+#: takes up to 7 ms, in which the loop serves no rank.  In larger sweeps they are ranked by their plain means.
+_MOST_RUNS, _MOST_REPEATS = 100_000, 200
 
 
 class BestSoFar:
@@ -199,7 +199,7 @@ class BestMeans(BestSoFar):
         signs = [one.sign for one in self._objectives]
         costs = means * np.array(signs)[:, None]
         repeats = self._values.shape[2]
-        if len(costs) == 1 and (len(rows) + repeats) * repeats**2 <= _MOST_OPERATIONS:
+        if len(costs) == 1 and repeats <= _MOST_REPEATS and len(rows) * repeats <= _MOST_RUNS:
             costs = signs[0] * fit_means(self._values[0, rows]).ranked[None]
         best = np.argmin(costs, axis=1).tolist()
         self._found = [
