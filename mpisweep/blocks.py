@@ -5,9 +5,8 @@ the disk.  Only the master decodes them on the way, because it decides by them. 
 10 microseconds per trial in all) and hard to distort: no second format exists.
 
 A block holds many trials as columns: entry *i* of every list belongs to the same trial.  If a parameter has
-the same value for all of them, that value can replace the list.  JSON and never pickle: reading a results
-file or a journal cannot run code.  Curves are arrays of little-endian 64-bit numbers in base64, which costs
-a tenth of printing each number.
+the same value for all of them, it can replace the list.  JSON and never pickle: reading files cannot run
+code.  Curves are arrays of little-endian 64-bit numbers in base64, a tenth of the cost of printing them.
 
 Who writes what::
 
@@ -77,9 +76,10 @@ class RunRecord:
     environment: dict[str, str]
     #: The command that started the ranks and restarted them; the cost of a trial is counted over all of them.
     launch: str = ""
-    #: Segment -> offset up to which it counts.  Records that a superseded master appends later
-    #: are not part of the sweep.  None sets no limit.
+    #: Segment -> offset up to which it counts; records that a superseded master appends later do not.
     follows: dict[str, int] | None = None
+    #: When its walltime ends; None if unknown.
+    deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

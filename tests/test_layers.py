@@ -461,6 +461,7 @@ NOT_IN_RANKS = ("h5py", "numpy", "rich", "torch", "optuna", "matplotlib", "scipy
 
 #: Library -> files that may import it.
 ONE_IMPORTER = {
+    "curses": {"views/screen/terminal.py"},
     "pynvml": {"devices/nvml.py"},
     "mpi4py": {"rank/transport.py"},
     "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},

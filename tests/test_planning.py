@@ -351,15 +351,15 @@ def test_a_stopped_pilot_ends_for_that_reason():
 
 def test_a_run_keeps_its_first_prediction():
     state = SweepState()
-    opening = RunRecord("r", 0, "h", 1, 1.0, 2, "", "", [], "0", "", "", {})
+    opening = RunRecord("r", 0, "h", 1, 1.0, 2, "", "", [], "0", "", "", {}, deadline=99.0)
     records = [opening, PredictedRecord(50.0, 60.0, 3), PredictedRecord(70.0, 80.0, 9)]
     for offset, record in enumerate(records):
         assert decode(encode(record)) == record
         assert is_valid(record)
-        apply(state, Entry("r-0", offset + 1, record))
+        apply(state, Entry("r-000000.aaaaaa", offset + 1, record))
     table = state.allocations
     assert (table["predicted_time"], table["predicted_bound"]) == ([50.0], [60.0])
-    assert table["predicted_after"] == [3]
+    assert (table["predicted_after"], table["deadline"]) == ([3], [99.0])
     assert not is_valid(PredictedRecord(50.0, 60.0, -1))
 
 

@@ -19,7 +19,7 @@ from waiting import wait_for
 
 import mpisweep as package
 from mpisweep.batch.bar import Bar
-from mpisweep.views.watch import look_at
+from mpisweep.views.running import look_at
 from mpisweep.workloads.resnet50.experiment import READ_EVERY_S
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -62,7 +62,7 @@ from mpisweep.results.repair import repair
 from mpisweep.spec import parse_spec
 from mpisweep.views import status, tables
 from mpisweep.views.figures import curves as figure_curves
-from mpisweep.views.watch import look_at
+from mpisweep.views.running import look_at
 
 SPEC = 'workload = "m:f"\n[parameters]\nx = { from = 1, to = 4 }\n[fixed]\nmode = "fast"\n[baseline]\nx = 2\n'
 NAN = float("nan")

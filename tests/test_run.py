@@ -278,7 +278,10 @@ def test_the_walltime_is_kept(folder, mpisweep: Run):
     spec = sweep_file(folder, "gated", 6, "[limits]\ngrace = 1\n")
     done = mpisweep("run", spec, "-n", "1", "--walltime", "3")
     assert done.returncode == 3, done.stderr
-    assert package.load(folder / "s.h5").state == "stopped before the walltime"
+    sweep = package.load(folder / "s.h5")
+    assert sweep.state == "stopped before the walltime"
+    [run] = sweep.allocations
+    assert run["ended_at"] < run["deadline"] <= run["started_at"] + 3.1
 
 
 def test_a_second_run_on_the_same_file_is_refused(folder, environment, mpisweep: Run):

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from rich.console import Console
 from test_results import SPEC, curve, opening, write_journal
 
 import mpisweep
@@ -34,8 +33,10 @@ from mpisweep.results.shares.folder import SharedSweep, create_shares, members, 
 from mpisweep.results.shares.leases import Lease
 from mpisweep.results.storing import read_here
 from mpisweep.spec import parse_spec
+from mpisweep.views.changes import change_times
+from mpisweep.views.running import look_at
 from mpisweep.views.status import GONE, sweep_status
-from mpisweep.views.watch import _change_times, look_at, watch
+from mpisweep.views.watch import watch_lines
 
 HERE = cast(Snapshotter, SimpleNamespace(read=read_here))
 
@@ -65,10 +66,11 @@ def running_sweep(path: Path, *more: object) -> Path:
 def test_running_trials_are_shown_with_worker_start_and_progress(tmp_path):
     watched = look_at(mpisweep.load(running_sweep(tmp_path / "s.h5")), now=1010.0)
     assert [
-        (trial.number, trial.parameters, trial.where, trial.for_s, trial.last) for trial in watched.running
+        (trial.number, trial.parameters, trial.worker, trial.since, trial.last, trial.reported_at)
+        for trial in watched.running
     ] == [
-        (1, {"x": 2}, "cpu 0 on node2", 8.0, None),
-        (2, {"x": 3}, "cpu 0 on node1", 5.0, (1, 2.0)),
+        (1, {"x": 2}, 1, 1002.0, None, None),
+        (2, {"x": 3}, 0, 1005.0, (1, 2.0), 1005.1),
     ]
     progress = watched.progress
     assert (progress.total, progress.ended, progress.running, progress.best, progress.best_parameters) == (
@@ -92,7 +94,7 @@ def test_status_and_watch_agree_on_what_runs(tmp_path, capsys):
     claims.pop().release()
     watched = look_at(mpisweep.load(path), now=1010.0)
     assert (watched.state, watched.progress.running, watched.running) == (GONE, 0, ())
-    assert watch(path, every_s=60.0, console=Console(file=io.StringIO())) == 3
+    assert watch_lines(path, every_s=60.0, out=io.StringIO()) == 3
     assert "the last run died without closing" in capsys.readouterr().out
 
 
@@ -178,36 +180,24 @@ def test_a_split_sweep_is_gone_when_all_members_are_gone(tmp_path):
 
 def test_a_split_sweep_is_alive_while_a_member_is(tmp_path):
     path = split_sweep(tmp_path / "s.h5")
-    before = _change_times(path)
+    before = change_times(path)
     journal = journal_folder(part_file(shares_folder(path), "20260101T000000-aaaaaa"))
     os.utime(next(journal.iterdir()), (1.0, 1.0))
-    assert _change_times(path) != before
+    assert change_times(path) != before
 
 
 def test_an_ended_run_is_shown_with_its_exit_code(tmp_path, capsys):
     path = running_sweep(tmp_path / "s.h5", ClosedRecord(1010.0, "stopped by a signal"))
     lines = io.StringIO()
-    assert watch(path, every_s=0.01, console=Console(file=lines)) == 3
+    assert watch_lines(path, every_s=0.01, out=lines) == 3
     assert lines.getvalue() == "sweep: 1/4 trials, 0 running, 6.0/min, 30 s left, best loss 1.5 (x=4)\n"
     assert "1 of 4 trials have ended" in capsys.readouterr().out
 
 
 def test_a_run_whose_files_stop_changing_is_gone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("mpisweep.views.watch.SILENCE_S", 0.05)
-    assert watch(running_sweep(tmp_path / "s.h5"), every_s=0.01, console=Console(file=io.StringIO())) == 3
+    assert watch_lines(running_sweep(tmp_path / "s.h5"), every_s=0.01, out=io.StringIO()) == 3
     assert "no active run; run the same command to resume" in capsys.readouterr().out
-
-
-def test_a_live_view_of_the_running_trials_is_shown_on_a_terminal(tmp_path, monkeypatch):
-    monkeypatch.setattr("mpisweep.views.watch.SILENCE_S", 0.0)
-    drawn = io.StringIO()
-    watch(
-        running_sweep(tmp_path / "s.h5"),
-        every_s=0.01,
-        console=Console(file=drawn, force_terminal=True, width=100),
-    )
-    assert "2 at 1" in drawn.getvalue()
-    assert "cpu 0 on node2" in drawn.getvalue()
 
 
 def test_a_sweep_is_watched_from_its_beginning_to_its_end(folder, environment):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,26 +124,32 @@ def was_submitted(results: Path) -> bool:
     return jobs_file(results).exists()
 
 
-def cancel_waiting(results: Path, record: Record) -> list[str]:
-    """Cancel waiting jobs, add the stop to the record, and return the names of running jobs."""
+def cancel_waiting(results: Path, record: Record, say: Callable[[str], None] = print) -> list[str]:
+    """Cancel waiting jobs, add the stop to the record, and return the names of running jobs.
+
+    Args:
+        results: the results file.
+        record: its jobs.
+        say: receives a sentence on what was cancelled, and on what could not be.
+    """
     if not record.submitted:
         return []
     try:
         note(results, [Stopped(time.time())])
     except OSError as error:
-        print(
+        say(
             f"{jobs_file(results)}: cannot be written: {error.strerror}; jobs that begin later do not know "
             "of the stop"
         )
     running: list[str] = []
     for system, jobs in _asked(record).items():
         if jobs is None:
-            print(f"{results}: {_why_unknown(system)}; jobs that begin later will find the sweep stopped")
+            say(f"{results}: {_why_unknown(system)}; jobs that begin later will find the sweep stopped")
             continue
         waiting = [job.job_id for job in jobs if job.state in (JobState.WAITING, JobState.HELD)]
         if waiting:
             words = cancel_jobs(system, waiting)
-            print(
+            say(
                 f"{results}: {counted(len(waiting), 'waiting job')} "
                 f"{'not cancelled: ' + words if words else 'cancelled'}"
             )

@@ -79,7 +79,8 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         _example("the same for a script", "mpisweep trial flow.h5 2 --json"),
     ),
     "watch": (
-        _example("follow a sweep until it ends", "mpisweep watch flow.h5"),
+        _example("the full screen; q leaves it", "mpisweep watch flow.h5"),
+        _example("one line per change until the run ends", "mpisweep watch flow.h5 --lines"),
         _example("one look every minute", "mpisweep watch flow.h5 --every 1m"),
     ),
     "figure": (

@@ -56,15 +56,22 @@ def add_commands(commands: Commands) -> None:
 
     watch = commands.add_parser(
         "watch",
-        help="show a sweep while it runs",
-        description="Show the progress of a sweep until its run ends: a live view on a terminal, otherwise "
-        "one line per change. Reads files only; Ctrl-C does not stop the sweep. The exit code is the "
-        "run's.",
+        help="show a sweep while it runs, on a full screen",
+        description="Show a running or finished sweep on the full screen of a terminal. It has progress "
+        "against the walltime, workers, failures, a plot and all trials. Keys: Tab or 1 to 5 for the panes, "
+        "arrows to move and to sort, / to filter, R to retry, K to skip, F to run first, S to stop, ? for "
+        "all keys, q to quit. Without a terminal, or with --lines, one line per change until the run ends. "
+        "Reads files only. The exit code is the run's; 0 while it runs.",
     )
     add_file(watch)
     watch.add_argument(
-        "--every", type=duration, default=2.0, metavar="SECONDS", help="refresh interval (default: 2)"
+        "--every",
+        type=duration,
+        default=2.0,
+        metavar="SECONDS",
+        help="refresh interval (default: 2; longer if reading the files takes long)",
     )
+    watch.add_argument("--lines", action="store_true", help="one line per change, even on a terminal")
     watch.set_defaults(command=_watch)
 
     _add_trial_commands(commands)
@@ -156,12 +163,15 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from mpisweep.views.watch import watch
+    from mpisweep.views.watch import watch_lines
 
     try:
-        return watch(options.file, every_s=options.every, console=Console())
+        if not options.lines and sys.stdin.isatty() and sys.stdout.isatty():
+            from mpisweep.cli.screen import has_screen, watch_screen
+
+            if has_screen():
+                return watch_screen(options.file, options.every)
+        return watch_lines(options.file, every_s=options.every, out=sys.stdout)
     except KeyboardInterrupt:
         # Ctrl-C ends the view, not the sweep.
         return 0

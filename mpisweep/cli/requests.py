@@ -19,7 +19,7 @@ from mpisweep.spec import ADDING, LEARNING, Spec
 if TYPE_CHECKING:
     from mpisweep.results.load import Sweep
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "ask"]
 
 _NUMBERS = re.compile(r"(\d{1,18})(?::(\d{1,18}))?")
 #: States of the trials to which a request applies, and of those for which nothing is left to do.
@@ -50,7 +50,7 @@ def add_commands(commands: Commands) -> None:
     )
     add_file(skip)
     _add_numbers(skip, nargs="+")
-    skip.set_defaults(command=lambda options: _ask_of_waiting(options, RequestKind.SKIP))
+    skip.set_defaults(command=lambda options: _ask_of(options, RequestKind.SKIP))
 
     first = commands.add_parser(
         "first",
@@ -59,7 +59,7 @@ def add_commands(commands: Commands) -> None:
     )
     add_file(first)
     _add_numbers(first, nargs="+")
-    first.set_defaults(command=lambda options: _ask_of_waiting(options, RequestKind.FIRST))
+    first.set_defaults(command=lambda options: _ask_of(options, RequestKind.FIRST))
 
     add = commands.add_parser(
         "add",
@@ -98,19 +98,40 @@ def _numbers(text: str) -> range:
 def _retry(options: argparse.Namespace) -> int:
     if bool(options.numbers) == options.failed:
         raise ResultsError(f"{options.file}: give either the numbers of trials or --failed")
-    sweep = _sweep_for(options.file, RequestKind.RETRY)
     if not options.failed:
-        return _ask(sweep, RequestKind.RETRY, _checked(sweep, options.numbers, RequestKind.RETRY))
+        return _ask_of(options, RequestKind.RETRY)
+    sweep = _sweep_for(options.file, RequestKind.RETRY)
     failed = [int(number) for number in sweep.trials["number"][sweep.trials["state"] == "failed"]]
     if not failed:
         print(f"{options.file}: no trial has failed")
         return 0
-    return _ask(sweep, RequestKind.RETRY, failed)
+    print(_asked(sweep, RequestKind.RETRY, failed))
+    return 0
 
 
-def _ask_of_waiting(options: argparse.Namespace, kind: RequestKind) -> int:
-    sweep = _sweep_for(options.file, kind)
-    return _ask(sweep, kind, _checked(sweep, options.numbers, kind))
+def _ask_of(options: argparse.Namespace, kind: RequestKind) -> int:
+    for line in ask(options.file, kind, options.numbers):
+        print(line)
+    return 0
+
+
+def ask(path: Path, kind: RequestKind, given: Iterable[range]) -> list[str]:
+    """Ask a sweep to retry or skip trials, or to run them first.
+
+    Args:
+        path: the results file.
+        kind: what is asked.
+        given: numbers of trials.
+
+    Returns:
+        What was done, in sentences.
+
+    Raises:
+        ResultsError: if it does not apply to one of them, or cannot be written.
+    """
+    sweep = _sweep_for(path, kind)
+    numbers, done = _checked(sweep, given, kind)
+    return [*done, *([_asked(sweep, kind, numbers)] if numbers else [])]
 
 
 def _add(options: argparse.Namespace) -> int:
@@ -130,20 +151,19 @@ def _add(options: argparse.Namespace) -> int:
         texts.append(f"with {sweep.spec.repeats.first} repeats each")
     if excluded:
         texts.append(f"without {excluded:,} that violate a constraint")
-    return _send(options.file, request, " ".join(texts))
+    print(_sent(options.file, request, " ".join(texts)))
+    return 0
 
 
-def _ask(sweep: Sweep, kind: RequestKind, numbers: Sequence[int]) -> int:
-    """Write the request for these trials, which may be none."""
+def _asked(sweep: Sweep, kind: RequestKind, numbers: Sequence[int]) -> str:
+    """Write the request for these trials, and say so."""
     from mpisweep.master.known import trials_text
 
-    if not numbers:
-        return 0
     attempts = sweep.trials["attempt"]
     request = _request(kind, trials=tuple((number, int(attempts[number])) for number in numbers))
     named = trials_text(sorted(numbers))
     words = {RequestKind.RETRY: "retry", RequestKind.SKIP: "skip"}
-    return _send(sweep.path, request, f"{words[kind]} {named}" if kind in words else f"run {named} first")
+    return _sent(sweep.path, request, f"{words[kind]} {named}" if kind in words else f"run {named} first")
 
 
 # ------------------------------------------------------------------------------------- what makes sense
@@ -178,8 +198,8 @@ def _why_not(spec: Spec, kind: RequestKind) -> str:
     return f"{done}: its repeats are a race between configurations" if spec.repeats.is_race else ""
 
 
-def _checked(sweep: Sweep, given: Iterable[range], kind: RequestKind) -> list[int]:
-    """The trials to which a request applies.
+def _checked(sweep: Sweep, given: Iterable[range], kind: RequestKind) -> tuple[list[int], list[str]]:
+    """The trials to which a request applies, and a sentence on those for which nothing is left to do.
 
     Raises:
         ResultsError: if it does not apply to one of the given trials.
@@ -199,10 +219,11 @@ def _checked(sweep: Sweep, given: Iterable[range], kind: RequestKind) -> list[in
         )
         applies = " and ".join(_APPLIES[kind])
         raise ResultsError(f"{sweep.path}: {listed}; {kind} applies to {applies} trials")
+    said = []
     if done := [number for number in numbers if states[number] == _DONE[kind]]:
         are = "is" if len(done) == 1 else "are"
-        print(f"{sweep.path}: {trials_text(sorted(done))} {are} {_DONE[kind]} already")
-    return [number for number in numbers if states[number] in _APPLIES[kind]]
+        said.append(f"{sweep.path}: {trials_text(sorted(done))} {are} {_DONE[kind]} already")
+    return [number for number in numbers if states[number] in _APPLIES[kind]], said
 
 
 def _within(sweep: Sweep, given: Iterable[range]) -> Iterable[int]:
@@ -249,7 +270,8 @@ def _user() -> str:
         return "unknown"
 
 
-def _send(path: Path, request: Request, what: str) -> int:
+def _sent(path: Path, request: Request, what: str) -> str:
+    """Write a request, and say what happens then."""
     from mpisweep.results.holder import is_surely_gone
     from mpisweep.results.requests import request_file, write_request
 
@@ -264,5 +286,4 @@ def _send(path: Path, request: Request, what: str) -> int:
         if is_surely_gone(journal_folder(path))
         else f"the running sweep does this within seconds, and `mpisweep status {path}` shows it"
     )
-    print(f"{path}: asked to {what}; {then}")
-    return 0
+    return f"{path}: asked to {what}; {then}"

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mpisweep.batch.allocation import this_allocation
@@ -18,7 +18,7 @@ from mpisweep.cli.outcome import standing
 from mpisweep.progress import counted
 from mpisweep.results import ResultsError, journal_folder, shares_folder, stop_file
 
-__all__ = ["add_chain", "add_commands"]
+__all__ = ["add_chain", "add_commands", "ask_to_stop"]
 
 #: Exit code of ``mpisweep chain`` if the job has nothing to do.
 _OVER = 3
@@ -81,38 +81,60 @@ def _chain(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
+    results: Path = options.file
+    wait = ask_to_stop(results, say=lambda text: print(text, flush=True))
+    if wait is not None and not options.no_wait:
+        wait()
+        _print_stopped(results)
+    return 0
+
+
+def ask_to_stop(results: Path, say: Callable[[str], None]) -> Callable[[], None] | None:
+    """Ask the active runs of a sweep to stop, and cancel its waiting jobs.
+
+    Args:
+        results: the results file.
+        say: receives sentences on what was done.
+
+    Returns:
+        A function that waits until they have stopped; None if there is nothing to wait for.
+
+    Raises:
+        ResultsError: if there is no such sweep, or the request cannot be written.
+    """
     from mpisweep.results.holder import holder_of
 
-    results: Path = options.file
     record = read_record(results)
     there = any(path.exists() for path in (results, journal_folder(results), shares_folder(results)))
     if not there and not record.submitted:
         raise ResultsError(f"{results}: no such results file, and no job was submitted for it here")
-    running = cancel_waiting(results, record)
+    running = cancel_waiting(results, record, say)
     if shares_folder(results).exists():
-        return _stop_members(results, running, no_wait=options.no_wait)
+        return _ask_members(results, running, say)
     holder = holder_of(journal_folder(results))
     if holder is None and not running:
-        print(f"{results}: nothing is running")
-        return 0
-    request = _request_stop(results)
+        say(f"{results}: nothing is running")
+        return None
+    _request_stop(results)
     if holder is None:
-        print(
+        say(
             f"{results}: {' and '.join(running)} started, but its sweep has not yet; the sweep will stop "
             "when it starts"
         )
-        return 0
-    print(f"{results}: asked {holder.text()} to stop", flush=True)
-    if options.no_wait:
-        return 0
-    while holder_of(journal_folder(results)) is not None:
-        time.sleep(_LOOK_S)
-    _print_stopped(results, request)
-    return 0
+        return None
+    say(f"{results}: asked {holder.text()} to stop")
+
+    def wait() -> None:
+        while holder_of(journal_folder(results)) is not None:
+            time.sleep(_LOOK_S)
+
+    return wait
 
 
-def _stop_members(results: Path, running: Sequence[str], *, no_wait: bool) -> int:
-    """Stop all runs that share a sweep, in these jobs or elsewhere."""
+def _ask_members(
+    results: Path, running: Sequence[str], say: Callable[[str], None]
+) -> Callable[[], None] | None:
+    """Ask all runs that share a sweep, in these jobs or elsewhere, to stop."""
     from mpisweep.results.holder import STALE_S
     from mpisweep.results.shares.folder import members
     from mpisweep.results.shares.membership import MemberWatch
@@ -123,32 +145,31 @@ def _stop_members(results: Path, running: Sequence[str], *, no_wait: bool) -> in
     if not alive:
         # A run ignores requests older than itself.
         has_begun = f"{' and '.join(running)} started, but its sweep has not yet; run stop again when it has"
-        print(f"{results}: {has_begun if running else 'nothing is running'}")
-        return 0
-    request = _request_stop(results)
-    print(f"{results}: asked {'; '.join(map(watch.text, alive))} to stop", flush=True)
-    if no_wait:
-        return 0
-    # The folder is removed when all trials have ended.
-    with contextlib.suppress(FileNotFoundError):
-        while watch.poll_until_certain(members(folder)):
-            time.sleep(_LOOK_S)
-    _print_stopped(results, request)
-    return 0
+        say(f"{results}: {has_begun if running else 'nothing is running'}")
+        return None
+    _request_stop(results)
+    say(f"{results}: asked {'; '.join(map(watch.text, alive))} to stop")
+
+    def wait() -> None:
+        # The folder is removed when all trials have ended.
+        with contextlib.suppress(FileNotFoundError):
+            while watch.poll_until_certain(members(folder)):
+                time.sleep(_LOOK_S)
+
+    return wait
 
 
-def _request_stop(results: Path) -> Path:
-    """Create the file that requests a stop, and return its path."""
+def _request_stop(results: Path) -> None:
+    """Create the file that requests a stop."""
     request = stop_file(results)
     try:
         request.touch()
     except OSError as error:
         raise ResultsError(f"{request}: cannot be made: {error.strerror}") from error
-    return request
 
 
-def _print_stopped(results: Path, request: Path) -> None:
+def _print_stopped(results: Path) -> None:
     """Remove the request, lest it stop the next run, and print how far the sweep is."""
-    request.unlink(missing_ok=True)
+    stop_file(results).unlink(missing_ok=True)
     now = standing(results)
     print(f"{results}: stopped; {now.ended:,} of {now.trials:,} trials have ended")

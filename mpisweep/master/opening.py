@@ -268,6 +268,7 @@ def _opening_record(spec: Spec, run: str, epoch: int, facts: RunFacts, known: Kn
         environment=facts.environment,
         launch=facts.launch,
         follows=known.covered if known else {},
+        deadline=None if facts.until is None else time.time() + facts.until - time.monotonic(),
     )
 
 

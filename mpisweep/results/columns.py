@@ -296,6 +296,9 @@ COLUMNS: tuple[Column, ...] = (
         added=True,
     ),
     Column(
+        "allocations", "deadline", "number", "end of its walltime; NaN if unknown", _SINCE_1970, added=True
+    ),
+    Column(
         "allocations",
         "predicted_time",
         "number",

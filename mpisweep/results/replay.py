@@ -102,8 +102,8 @@ def _on_run(state: SweepState, segment: str, record: RunRecord) -> None:
         state.allocations,
         run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
         ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="", launch=record.launch,
-        closing_time=_NAN, code=record.environment.get(CODE, ""), predicted_time=_NAN,
-        predicted_bound=_NAN, predicted_after=-1,
+        closing_time=_NAN, deadline=_NAN if record.deadline is None else record.deadline,
+        code=record.environment.get(CODE, ""), predicted_time=_NAN, predicted_bound=_NAN, predicted_after=-1,
     )  # fmt: skip
     state.spec, state.source, state.version = record.spec, record.source, record.version
     state.environment = record.environment | {"command": json.dumps(record.command)}
