@@ -208,6 +208,20 @@ def test_keys_that_need_the_parameters_are_refused(text: str, said: str):
         spec_of(text)
 
 
+def test_a_number_of_trials_is_enough_for_a_search_that_learns():
+    spec = spec_of(head=HEAD.replace('search = "tpe"\n', ""))
+    assert (spec.search, spec.is_defined_by_run) == ("tpe", True)
+    with pytest.raises(SpecError, match="trials: does not apply to a grid"):
+        spec_of("[parameters]\nx = [1, 2]\n", HEAD.replace('search = "tpe"\n', ""))
+
+
+def test_an_objective_of_optuna_in_a_grid_is_told_what_to_set():
+    with pytest.raises(AttributeError, match=r"suggest_float.*objective of Optuna.*number of trials"):
+        _ = Asked().trial.suggest_float
+    with pytest.raises(AttributeError, match=r"no attribute 'loss'$"):
+        _ = Asked().trial.loss
+
+
 def test_a_search_that_does_not_learn_says_which_one_an_objective_needs():
     with pytest.raises(SpecError, match=r"objective of Optuna.*tpe"):
         spec_of(head=HEAD.replace("tpe", "random"))

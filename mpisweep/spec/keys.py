@@ -67,7 +67,9 @@ KEYS: tuple[Key, ...] = (
     Key("", "search", "choice", "grid",
         "which configurations are tried, and in which order; or a sampler of Optuna with its options: "
         "`{ sampler = \"TPESampler\", multivariate = true }`",
-        values=tuple(name for name in SEARCH_NAMES if name != OPTUNA)),
+        values=tuple(name for name in SEARCH_NAMES if name != OPTUNA),
+        usual="`grid`; `points` with a list of points; "
+              "`tpe` for a function without `[parameters]` if `trials` is set"),
     Key("", "prune", "choice", None,
         "which trials end early because their curve is hopeless; or a pruner of Optuna with its options: "
         "`{ pruner = \"PatientPruner\", wrapped_pruner = \"median\" }`; see [pruning](pruning.md)",

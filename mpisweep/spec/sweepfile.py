@@ -128,7 +128,7 @@ class _Parser:
         fitting.check_command(wording, workload, space, fixed)
         if not self._is_recorded:
             fitting.check_baseline(wording, workload, space, baseline)
-        search = self._search(raw)
+        search = self._search(raw, names_own=isinstance(workload, FunctionWorkload) and not space.parameters)
         fitting.check_one_objective(wording, search, self._get(raw, "objective"))
         if search == "largest_batch":
             space, raw = fitting.with_largest_batch(
@@ -222,8 +222,10 @@ class _Parser:
             return any(metric.name == SPEED for metric in described.metrics)
         return self._is_recorded and isinstance(workload, BuiltinWorkload)
 
-    def _search(self, raw: Mapping[str, Any]) -> str:
-        name = raw.get("search", "points" if "points" in raw else None)
+    def _search(self, raw: Mapping[str, Any], *, names_own: bool) -> str:
+        """The search; `names_own`: whether the workload can name parameters of its own, as Optuna's do."""
+        usual = "points" if "points" in raw else "tpe" if names_own and "trials" in raw else None
+        name = raw.get("search", usual)
         if isinstance(name, dict):
             name = OPTUNA
         elif name == OPTUNA:

@@ -76,7 +76,7 @@ class Findings:
         if not len(order) or self.compared is None or len(self.runs.number) < 2:
             return ""
         if not self.is_repeated:
-            return self._of_single_runs()
+            return self._of_single_runs(sweep)
         best = int(order[0])
         mean, half = float(self.means.mean[best]), float(self.half_width[best])
         interval = f" ± {half:.2g}" if math.isfinite(half) else ""
@@ -102,10 +102,11 @@ class Findings:
             "; different numbers of runs are compared on the seeds that they share" if np.ptp(counts) else ""
         )
 
-    def _of_single_runs(self) -> str:
+    def _of_single_runs(self, sweep: Sweep) -> str:
         only = "one run each: nothing says how far luck goes"
         if self.trend is None:
-            return f"{only}; with `repeats = 3` each configuration would have an interval"
+            hint = "; with `repeats = 3` each configuration would have an interval"
+            return only if sweep.spec.is_defined_by_run else f"{only}{hint}"
         low, high = self.trend.region
         noise = f"{float(np.median(self.trend.noise)):.2g}"
         best = number_text(float(self.trend.x[self.trend.best]))

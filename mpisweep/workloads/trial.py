@@ -9,7 +9,7 @@ import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpisweep.blocks import Curve
 from mpisweep.bounds import MetricNames
@@ -155,6 +155,14 @@ class Trial:
         self.suggested: dict[str, dict[str, Any]] | None = None
         #: The message of a trial that is complete; usually empty.
         self.notice = ""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            problem = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if name.startswith("suggest_") or name in ("should_prune", "set_user_attr"):
+                problem += "; for an objective of Optuna, set a number of trials and no parameters"
+            raise AttributeError(problem)
 
     @property
     def seed(self) -> int:
