@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from mpisweep.statistics.trend import Trend, trend_of
 from mpisweep.views.scales import direction_of, has_smooth_ratios
 
 __all__ = ["Findings", "findings_of"]
+
+#: Sweep -> metric and direction -> its statistics, which sentence, table and figure of one page share.
+_KNOWN: WeakKeyDictionary[Sweep, dict[tuple[str | None, str | None], Findings]] = WeakKeyDictionary()
 
 #: Configurations of the best set that a sentence names.
 _NAMED = 6
@@ -145,6 +149,14 @@ def findings_of(sweep: Sweep, metric: str | None = None, direction: str | None =
     Raises:
         KeyError: when no trial has that metric.
     """
+    known = _KNOWN.setdefault(sweep, {})
+    asked = metric, direction
+    if asked not in known:
+        known[asked] = _computed(sweep, metric, direction)
+    return known[asked]
+
+
+def _computed(sweep: Sweep, metric: str | None, direction: str | None) -> Findings:
     name = metric or sweep.objective
     better = Direction(direction or direction_of(sweep, name, sweep.direction))
     minimize = better is Direction.MINIMIZE
