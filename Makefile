@@ -69,13 +69,16 @@ paper: $(READY)
 # Hundreds of processes import mpisweep; with PYTHONDONTWRITEBYTECODE each would compile it again.
 COMPILED = $(PY) -m compileall -q mpisweep
 
+# Two tests at a time, each with all cores for its matrices, take longer than with one core each.
+ONE_CORE = OPENBLAS_NUM_THREADS=1
+
 test: $(READY)
 	$(COMPILED)
-	$(PY) -m pytest -n $(JOBS) -m 'not long' $(TESTS)
+	$(ONE_CORE) $(PY) -m pytest -n $(JOBS) -m 'not long' $(TESTS)
 
 test-long: $(READY)
 	$(COMPILED)
-	MPISWEEP_FUZZ_ANEW=1 $(PY) -m pytest -n $(JOBS) $(TESTS)
+	MPISWEEP_FUZZ_ANEW=1 $(ONE_CORE) $(PY) -m pytest -n $(JOBS) $(TESTS)
 
 lint: $(READY)
 	$(BIN)ruff check .

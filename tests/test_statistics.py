@@ -28,6 +28,9 @@ import coverage
 NORMAL, HEAVY = "normal", "Student's t, 3 degrees of freedom"
 SKEWED, DIFFERENT = "lognormal, sigma 0.25", "normal, variances differ"
 
+#: CPU time that only an algorithm of a higher order would take, in seconds; the usual time is one or two.
+GROWTH_S = 60
+
 # ------------------------------------------------------------------------------------- coverage
 
 
@@ -289,7 +292,7 @@ def test_ten_thousand_configurations_take_seconds():
     found = best_set(values)
     assert found is not None
     assert 0 < found.is_in.sum() < 10_000
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < GROWTH_S
 
 
 # ------------------------------------------------------------------------------------- trends
@@ -301,7 +304,7 @@ def test_the_best_region_is_a_region_and_not_the_luckiest_point():
     y = 0.5 + 0.1 * np.log(x / 90) ** 2 + 0.05 * rng.standard_normal(700)
     started = time.process_time()
     found = trend_of(x, y, logarithmic=True)
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < GROWTH_S
     assert found is not None
     low, high = found.region
     assert 60 < low < 90 < high < 140
@@ -318,7 +321,7 @@ def test_ten_thousand_runs_have_a_trend_within_seconds():
     x = np.arange(10_000.0)
     started = time.process_time()
     found = trend_of(x, (x / 10_000 - 0.3) ** 2 + 0.1 * rng.standard_normal(10_000))
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < GROWTH_S
     assert found is not None
     assert len(found.mean) == 10_000
     assert found.x[found.best] == pytest.approx(3000, abs=700)
