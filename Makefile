@@ -8,7 +8,7 @@
 # make jobscripts rewrite the ready-made job scripts, after a change of the generator or of a site
 # make reference  rewrite the generated blocks and pictures of docs/ and the JSON schema, after a change of their sources
 # make docs       build the documentation as a site in site/, which opens without a server; warnings are errors
-# make bench      run the benchmarks
+# make bench      run the benchmarks; the first installs other tools in an environment of their own, PEERS=build/peers
 # make storm      kill and stop processes at random during sweeps, then check the results; STRIKES=200
 # make mutants    remove one mechanism at a time and check that its tests fail; SHARE=1/4, ONLY=NAME, WITHIN=seconds
 # make clean      remove build and test output, except .venv
@@ -39,6 +39,7 @@ endif
 # Two tests at a time: most of them wait for processes.
 JOBS   ?= 2
 STRIKES ?= 200
+PEERS   ?= build/peers
 SHARE  ?= 1/1
 FIGURES := loss_vs_batch_size total_time timeline
 
@@ -101,6 +102,7 @@ docs: $(READY)
 	@echo "open site/index.html"
 
 bench: $(READY)
+	$(PY) benchmarks/peers.py --quick --environment $(PEERS)
 	$(PY) benchmarks/throughput.py
 	$(PY) benchmarks/events.py
 	$(PY) benchmarks/simulate.py

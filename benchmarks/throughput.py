@@ -2,14 +2,17 @@
 
     python benchmarks/throughput.py [--trials 400000] [--workers 4]
 
-Runs on the same number of ranks: a bare mpi4py send/recv loop, mpi4py.futures, and mpisweep with journal and
-fsync, isolated trial processes and the HDF5 file.  A rate is trials over wall time, without the start of the
-interpreters; mpisweep's time ends with the last snapshot.  The last table is the cost of each step per trial.
+Runs on the same number of ranks: a bare mpi4py send/recv loop, mpi4py.futures, and mpisweep with journal
+and fsync, isolated trial processes and the HDF5 file. A rate is trials over wall time, without the start of
+the interpreters; mpisweep's time ends with the last snapshot. The next table is the CPU time per trial of
+each kind of process, from which the CPU time of a sweep of few trials is subtracted; the last one is the
+cost of each step per trial.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -17,6 +20,10 @@ import tempfile
 import time
 import timeit
 from pathlib import Path
+
+import psutil
+
+from mpisweep.batch.launch import mpi_environment
 
 BARE = """
 import sys, time
@@ -48,6 +55,12 @@ if __name__ == "__main__":
         print(count / (time.perf_counter() - started))
 """
 
+#: Kind of process -> its name in the table.
+KINDS = {
+    "master": "master: loop", "ranks": "ranks of the workers", "trials": "trial processes",
+    "snapshots": "snapshot process", "fork server": "fork servers",
+}  # fmt: skip
+
 NOOP = "def train(trial): return trial.params['x'] * 0.5\n"
 
 
@@ -73,36 +86,93 @@ def main() -> None:
     print(f"  mpisweep, everything stored           {ours:10,.0f}")
     print(f"  ratio to mpi4py.futures {ours / futures:.1f}, to the bare loop {ours / bare:.2f}")
     print(f"  {file_bytes / options.trials:.0f} bytes per trial in the file")
+    processes(options.workers, options.trials // 4)
     steps()
 
 
 def mpirun(folder: Path, ranks: int, *arguments: str) -> str:
+    done = subprocess.run(
+        mpi_command(ranks, *arguments), cwd=folder, env=mpi_environment(), capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+def mpi_command(ranks: int, *arguments: str) -> list[str]:
     from mpisweep.batch.jobfacts import Allocation
-    from mpisweep.batch.launch import mpi_environment
     from mpisweep.batch.launchers import find_launcher, start_command
     from mpisweep.batch.placement import NodeRanks, Placement
 
     here = Allocation("local", "")
     starting = start_command(find_launcher(here), here, Placement((NodeRanks("", ranks),)))
-    command = [*starting, sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=folder, env=mpi_environment(), capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip().rpartition("\n")[2]
+    return [*starting, sys.executable, *arguments]
 
 
 def sweep(folder: Path, ranks: int, trials: int) -> tuple[float, int]:
     import mpisweep
 
-    mpirun(
-        folder, ranks, "-m", "mpisweep", "run", "noop:train", "-p", f"x=1:{trials}", "-o", "noop.h5",
-        "--master", "idle",
-    )  # fmt: skip
+    mpirun(folder, ranks, *sweep_arguments(trials))
     path = folder / "noop.h5"
     found = mpisweep.load(path)
     assert (found.trials["state"] == "complete").all()
     started = float(found.allocations["started_at"][0])
     return trials / (path.stat().st_mtime - started), path.stat().st_size
+
+
+def sweep_arguments(trials: int) -> list[str]:
+    return [
+        "-m", "mpisweep", "run", "noop:train", "-p", f"x=1:{trials}", "-o", "noop.h5", "--master", "idle",
+    ]  # fmt: skip
+
+
+def processes(workers: int, trials: int) -> None:
+    """Print the CPU time per trial, in microseconds, of each kind of process."""
+    few = trials // 100
+    base, whole = (cpu_seconds(workers, count) for count in (few, trials))
+    print("microseconds of CPU time per trial")
+    total = 0.0
+    for name in whole:
+        microseconds = 1e6 * (whole[name] - base.get(name, 0.0)) / (trials - few)
+        total += microseconds
+        print(f"  {name:<36} {microseconds:6.2f}")
+    print(f"  {'all':<36} {total:6.2f}")
+
+
+def cpu_seconds(workers: int, trials: int) -> dict[str, float]:
+    """CPU time of each kind of process in one sweep, in seconds, shortly before it ends."""
+    with tempfile.TemporaryDirectory() as made:
+        (Path(made) / "noop.py").write_text(NOOP)
+        command = mpi_command(workers + 1, *sweep_arguments(trials))
+        started = psutil.Popen(
+            command, cwd=made, env=mpi_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        #: Process and thread -> kind, CPU time.
+        found: dict[tuple[int, int], tuple[str, float]] = {}
+        while started.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                look(started, found)
+            time.sleep(0.02)
+    seconds: dict[str, float] = {}
+    for kind, cpu_s in found.values():
+        seconds[kind] = seconds.get(kind, 0.0) + cpu_s
+    return seconds
+
+
+def look(launcher: psutil.Process, found: dict[tuple[int, int], tuple[str, float]]) -> None:
+    """Note the CPU time of all threads below a launcher."""
+    for process in launcher.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            is_master = process.environ().get("OMPI_COMM_WORLD_RANK") == "0"
+            above = [one.pid for one in process.parents()]
+            kinds = (
+                ("master", "fork server", "snapshots") if is_master else ("ranks", "fork server", "trials")
+            )
+            kind = kinds[min(above.index(launcher.pid), 2)]
+            for thread in process.threads():
+                name = (
+                    "master: other threads" if kind == "master" and thread.id != process.pid else KINDS[kind]
+                )
+                found[process.pid, thread.id] = name, thread.user_time + thread.system_time
 
 
 def steps(count: int = 128) -> None:
