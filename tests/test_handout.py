@@ -58,6 +58,26 @@ def test_a_trial_of_a_second_or_more_is_not_handed_out_behind_another(seconds, a
     assert len(given(scheduler.handle(ended(2, first, seconds), seconds))) == 1
 
 
+@pytest.mark.parametrize(("seconds", "ahead"), [(0.06, 4), (0.2, 1), (0.9, 1)])
+def test_a_backlog_bridges_a_quarter_second_of_short_trials(seconds, ahead):
+    scheduler = Scheduler(bytes(60), [0] * 60, measured(60, seconds), retries=1, grace_s=1.0)
+    for rank in range(4):
+        scheduler.handle(WorkerJoined(rank, 1), 0.0)
+    for _ in range(8):
+        scheduler.handle(TimePassed(), 0.001)
+    assert [len(scheduler.held[Slot(rank, 0)]) for rank in range(4)] == [1 + ahead] * 4
+
+
+def test_some_of_the_last_short_trials_stay_in_the_queue():
+    scheduler = Scheduler(bytes(16), [0] * 16, measured(16, 0.05), retries=1, grace_s=1.0)
+    for rank in range(4):
+        scheduler.handle(WorkerJoined(rank, 1), 0.0)
+    for _ in range(8):
+        scheduler.handle(TimePassed(), 0.001)
+    # Backlogs of a quarter second would hold all of them.
+    assert sum(len(held) for held in scheduler.held.values()) < 16
+
+
 def test_trials_handed_out_before_they_were_known_to_be_long_are_reclaimed_and_the_longest_goes_first():
     """Sixty slots hold a second trial each when the first durations arrive; a few are reclaimed per event."""
     count = 300

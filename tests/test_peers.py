@@ -90,6 +90,9 @@ def test_utilisation_leaves_out_the_start_of_workers_and_their_last_trials():
     between, whole = utilisation(log, 2)
     assert between == pytest.approx(3 / 4)
     assert whole == pytest.approx(5 / 8)
+    # Worker 3 begins when worker 1 has ended.
+    late = Log({"begin": [(0, 0.0, 1), (1, 2.0, 3)], "end": [(0, 1.0, 1), (1, 4.0, 3)]})
+    assert utilisation(late, 2) == (3 / 8, 3 / 8)
     assert utilisation(Log(), 2) == pytest.approx((float("nan"),) * 2, nan_ok=True)
 
 

@@ -98,9 +98,12 @@ def utilisation(log: Log, workers: int) -> tuple[float, float]:
         first = sorted(a for _, a, _ in spans)[workers - 1]
         last = sorted(b for _, _, b in spans)[-workers]
     whole = max(b for _, _, b in spans) - min(a for _, a, _ in spans)
+    all_of_it = sum(b - a for _, a, b in spans) / (workers * whole)
+    if last <= first:
+        # One worker was through before another one began.
+        return all_of_it, all_of_it
     within = sum(max(0.0, min(b, last) - max(a, first)) for _, a, b in spans)
-    between = within / (workers * (last - first)) if last > first else math.nan
-    return between, sum(b - a for _, a, b in spans) / (workers * whole)
+    return within / (workers * (last - first)), all_of_it
 
 
 def results_of(peer: Peer, folder: Path, log: Log) -> tuple[int, float]:

@@ -32,6 +32,8 @@ _PRIOR_COUNT = 2
 _PRIOR_SPREAD = 0.3
 #: Steps of the fit; the order of the trials changes little after the first ones.
 _STEPS = 12
+#: The fit ends earlier when a step changes predictions and spread by less than this times the spread.
+_TOLERANCE = 1e-3
 
 
 class Observations(NamedTuple):
@@ -116,11 +118,14 @@ def _fit(observed: Observations) -> Regression:
         curvature = (features.T * information) @ features + penalty
         gradient = spread * (features.T @ slope) - penalty @ weights
         inverse = np.asarray(np.linalg.pinv(curvature, hermitian=True), dtype=np.float64)
-        weights = weights + inverse @ gradient
+        step = inverse @ gradient
+        weights = weights + step
         z = (logs - features @ weights) / spread
         mills = _inverse_mills(z[running])
         squares = spread**2 * float((z[~running] ** 2).sum() + (1 + z[running] * mills).sum())
-        spread = _spread(squares, len(logs))
+        before, spread = spread, _spread(squares, len(logs))
+        if max(float(np.abs(features @ step).max()), abs(spread - before)) < _TOLERANCE * spread:
+            break
     z = (logs - features @ weights) / spread
     likelihood = float(_log_density(z[~running], spread).sum() + _log_tail(z[running]).sum())
     # The penalty leaves less than one weight per feature.

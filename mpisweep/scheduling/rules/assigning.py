@@ -26,7 +26,7 @@ from mpisweep.scheduling.teams import TeamTrial
 from mpisweep.scheduling.timetable import NOTICE_S
 
 __all__ = [
-    "BATCH_S", "assign", "assign_next", "batch_size",
+    "BATCH_S", "MAX_BATCH", "assign", "assign_next", "batch_size",
     "is_within", "kept_until", "may_have_more", "time_left_s",
 ]  # fmt: skip
 

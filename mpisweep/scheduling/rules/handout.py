@@ -4,7 +4,8 @@ The longest expected trial goes first (:mod:`mpisweep.scheduling.durations`), to
 one.  Short trials are handed out ahead: a slot holds its running trial and a backlog, so that no device waits
 for a message.  A trial of known short duration is assigned in a batch of up to
 :data:`~mpisweep.scheduling.rules.assigning.BATCH_S` seconds, and never more than a fair share of the
-remaining trials.
+remaining trials.  Longer ones are assigned one by one, up to a backlog of :data:`BACKLOG_S`: an assignment
+waits for the sync of the record before it, and for a master that fits durations or lacks a core.
 
 A trial that is expected to take :data:`AHEAD_S` or more is assigned alone, and to an idle slot only.  Behind
 a running trial it would wait for this one slot, and the longest trials would meet in the same slots: at 256
@@ -21,6 +22,7 @@ from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision
 from mpisweep.scheduling.proposals import SHORT_S
 from mpisweep.scheduling.rules.assigning import (
+    MAX_BATCH,
     assign,
     assign_next,
     batch_size,
@@ -32,10 +34,13 @@ from mpisweep.scheduling.rules.assigning import (
 from mpisweep.scheduling.rules.keeping import fill_wide
 from mpisweep.scheduling.rules.reclaiming import reclaim, reclaim_for_idle
 
-__all__ = ["AHEAD_S", "fill", "goes_ahead", "review_backlogs"]
+__all__ = ["AHEAD_S", "BACKLOG_S", "fill", "goes_ahead", "review_backlogs"]
 
 #: A trial that is expected to take this long, in seconds, is not handed out ahead.
 AHEAD_S = 1.0
+#: Backlog of a slot in expected seconds.  With a single trial of 50 ms, one sync or fit of 50 ms was a gap in
+#: all slots.
+BACKLOG_S = 0.25
 #: Slots whose backlog is reviewed per event; all of them at once would hold up the master's loop.
 _REVIEWS = 8
 
@@ -80,14 +85,25 @@ def _fill_ahead(core: Core, decisions: list[Decision], now: float) -> None:
         if not goes_ahead(core, waiting.next()):
             return
         slot, size = next(iter(slots.wanting)), batch_size(core)
-        if may_have_more(core, slot, size):
+        most = _backlog(core, size)
+        if may_have_more(core, slot, most):
             left_s = time_left_s(core, slot, now)
             if is_within(core, waiting.next(), left_s):
                 assign_next(core, slot, size, left_s, decisions, now)
-                if len(slots.held[slot]) <= size:
+                if len(slots.held[slot]) <= most:
                     slots.wanting.move_to_end(slot)
                     continue
         del slots.wanting[slot]
+
+
+def _backlog(core: Core, size: int) -> int:
+    """Number of trials that a slot may hold when it gets a batch of `size`."""
+    expected_s = core.model.expected_s(core.waiting.next())
+    # A search could still learn; a trial of several ranks keeps slots for itself.
+    if size > 1 or expected_s is None or core.proposals is not None or core.waiting.any_widths:
+        return size
+    fair_share = core.waiting.count() // len(core.slots)
+    return max(1, min(fair_share, int(BACKLOG_S / expected_s), MAX_BATCH))
 
 
 def goes_ahead(core: Core, number: int) -> bool:
