@@ -56,9 +56,6 @@ class Peer:
     most: int = 1_000_000
     #: No-op trials of a full run.
     noops: int = 20_000
-    #: Whether pools of 32 workers are run: where each worker needs several processes or much memory, 2 cores
-    #: only measure the start.
-    is_wide: bool = True
 
 
 OURS = Peer("mpisweep", "mpisweep", "mpisweep", "journal and HDF5", mpisweep, noops=400_000)
