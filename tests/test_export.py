@@ -77,7 +77,7 @@ def test_the_suffix_of_the_file_selects_the_format(path, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "t.xlsx"], "t.xlsx: the suffix is neither .csv nor .json; set --format csv or --format json"),
+        (["-o", "t.xlsx"], "t.xlsx: the suffix is neither .csv, .json, .parquet nor .db; set --format"),
         (["-o", "nowhere/t.csv"], "nowhere/t.csv: cannot be written: No such file or directory"),
         (["-o", "s.h5", "--format", "csv"], "s.h5: is the results file; set -o to another file"),
     ],

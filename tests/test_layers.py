@@ -240,7 +240,13 @@ ALLOWED = {
     },
     "results.trial_table": {"results.state", "results.columns", "spec", "records"},
     "results.occupancy": {"results.trial_table", "records"},
-    "results.tables": {"results.state", "results.trial_table", "results.occupancy", "records"},
+    "results.tables": {
+        "results.suggested",
+        "results.state",
+        "results.trial_table",
+        "results.occupancy",
+        "records",
+    },
     "results.tradeoff": {
         "results.trial_table",
         "results.occupancy",
@@ -268,10 +274,12 @@ ALLOWED = {
         "spec",
         "records",
     },
+    "results.dataset": {"results.columns", "results.load", "spec"},
     "results.load": {
         *(
             f"results.{below}"
             for below in (
+                "dataset",
                 "summary",
                 "batch_sizes",
                 "configurations",
@@ -504,6 +512,7 @@ ONE_IMPORTER = {
             for name in ("judging", "past", "proposing", "pruners", "samplers", "suggesting", "thinning")
         ),
         "prior/optuna_storage.py",
+        "views/exported/study.py",
         "workloads/objective.py",
         "statistics/importance.py",
     },

@@ -114,6 +114,7 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
         _example("one row per trial", "mpisweep export flow.h5 -o trials.csv"),
         _example("one row per report of the curves", "mpisweep export flow.h5 --curves -o curves.csv"),
         _example("JSON on standard output", "mpisweep export flow.h5 --format json"),
+        _example("an Optuna storage, for optuna-dashboard", "mpisweep export flow.h5 -o flow.db"),
     ),
     "output": (
         _example("what the program of trial 2 printed", "mpisweep output program.h5 2"),

@@ -105,15 +105,23 @@ def _add_export(commands: Commands) -> None:
     """Register export, which writes what it shows to a file."""
     export = commands.add_parser(
         "export",
-        help="export trials or curves as CSV or JSON",
-        description="Export all trials with parameters and metrics as CSV, one row per trial, or as JSON.",
+        help="export trials or curves as CSV or JSON, or for another tool",
+        description="Export all trials with parameters and metrics as CSV or Parquet, one row per trial, as "
+        "JSON, or as a copy for another tool: an Optuna storage, TensorBoard, MLflow, or Weights & Biases "
+        "(offline). Each needs the tool's package.",
     )
     add_file(export)
     export.add_argument(
-        "-o", "--output", type=Path, metavar="OUT", help=".csv or .json file (default: standard output)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT",
+        help=".csv, .json, .parquet or .db (SQLite of Optuna) file, or a folder (default: standard output)",
     )
     export.add_argument(
-        "--format", choices=("csv", "json"), help="format (default: from the suffix of OUT, else csv)"
+        "--format",
+        choices=("csv", "json", "parquet", "optuna", "tensorboard", "mlflow", "wandb"),
+        help="format (default: from the suffix of OUT, else csv)",
     )
     export.add_argument(
         "--curves", action="store_true", help="export curves instead of trials; as CSV, one row per report"
@@ -206,19 +214,26 @@ def _trial(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from mpisweep.results.load import load
     from mpisweep.views.export import FORMATS
+    from mpisweep.views.exported import COPIES, copy_for, write_copy
 
-    name = options.format or (options.output.suffix.removeprefix(".") if options.output else "csv")
-    if name not in FORMATS:
+    suffix = options.output.suffix if options.output else ".csv"
+    name = options.format or copy_for(suffix) or suffix.removeprefix(".")
+    if name not in (*FORMATS, *COPIES):
         raise ResultsError(
-            f"{options.output}: the suffix is neither .csv nor .json; set --format csv or --format json"
+            f"{options.output}: the suffix is neither .csv, .json, .parquet nor .db; set --format"
         )
+    if name in COPIES and options.output is None:
+        raise ResultsError(f"--format {name}: does not go to standard output; set -o")
+    if options.output is not None and options.output.exists() and options.output.samefile(options.file):
+        raise ResultsError(f"{options.output}: is the results file; set -o to another file")
     sweep = load(options.file)
     if options.output is None:
         FORMATS[name](sweep, sys.stdout, curves=options.curves)
         return 0
-    if options.output.exists() and options.output.samefile(options.file):
-        raise ResultsError(f"{options.output}: is the results file; set -o to another file")
     try:
+        if name in COPIES:
+            write_copy(sweep, name, options.output, curves=options.curves)
+            return 0
         with options.output.open("w", encoding="utf-8", newline="") as out:
             FORMATS[name](sweep, out, curves=options.curves)
     except OSError as error:

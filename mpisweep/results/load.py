@@ -34,7 +34,7 @@ from mpisweep.results.shares.ending import to_propose
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.stopping import stopping_of
-from mpisweep.results.suggested import suggested_of
+from mpisweep.results.suggested import restore_params, suggested_of
 from mpisweep.results.summary import SweepSummary
 from mpisweep.results.tables import SweepTables
 from mpisweep.results.tradeoff import FrontTable, HypervolumeHistory, Tradeoff, front_table
@@ -93,6 +93,7 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         if self.spec.is_defined_by_run:
             asked = [one["distributions"] for one in suggested_of(state.suggested).values()]
             self.spec = replace(self.spec, space=space_of(asked))
+            restore_params(state)
         # Parameters whose columns were lost to damage are still searched.
         lost: dict[str, list[Value | None]] = {name: [None] * state.count for name in self.spec.space.names}
         state.parameters = lost | state.parameters
@@ -277,6 +278,20 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         raise KeyError(
             f"there is no {what}; {_suggestion(name, (*self.parameters, *self.metrics), self.trials.names)}"
         )
+
+    def to_xarray(self, *, curves: bool = False) -> Any:
+        """An xarray Dataset with dimension ``trial``: parameters are coordinates, metrics are variables.
+
+        Args:
+            curves: whether it also has ``METRIC_curve``, shape (trials, reports), with ``METRIC_step`` and
+                ``METRIC_time``.
+
+        Raises:
+            ImportError: when xarray is not installed.
+        """
+        from mpisweep.results.dataset import dataset
+
+        return dataset(self, curves=curves)
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is already taken gets a prefix."""

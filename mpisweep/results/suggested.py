@@ -13,7 +13,7 @@ from typing import Any
 from mpisweep.results.state import SweepState
 from mpisweep.spec import RANKS
 
-__all__ = ["note_suggested", "searched_part", "suggested_of"]
+__all__ = ["note_suggested", "restore_params", "searched_part", "suggested_of"]
 
 _FIELDS = ("params", "distributions", "user_attrs")
 
@@ -29,6 +29,13 @@ def note_suggested(state: SweepState, number: int, suggested: Mapping[str, Any] 
         if name != RANKS:
             # None if it was proposed, but this trial has not asked for it.
             state.parameter_column(name)[number] = suggested["params"].get(name)
+
+
+def restore_params(state: SweepState) -> None:
+    """Put the exact values of ended trials in place of those of the columns, which have one type each."""
+    for number, suggested in suggested_of(state.suggested).items():
+        for name, value in suggested["params"].items() if 0 <= number < state.count else ():
+            state.parameter_column(name)[number] = value
 
 
 def searched_part(suggested: Mapping[str, Any]) -> dict[str, Any]:

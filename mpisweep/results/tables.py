@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mpisweep.records import TrialState
 from mpisweep.results.occupancy import most_workers, run_spans
 from mpisweep.results.state import SweepState
+from mpisweep.results.suggested import suggested_of
 from mpisweep.results.trial_table import Rows, TrialTable, rows_of
 
 __all__ = ["SweepTables"]
@@ -90,6 +94,18 @@ class SweepTables:
     def most_workers(self) -> int:
         """The largest number of workers at one time, over all runs."""
         return most_workers(self.allocations, self.workers, self.attempts, self.spans)
+
+    @cached_property
+    def _suggested(self) -> dict[int, dict[str, dict[str, Any]]]:
+        return suggested_of(self._state.suggested)
+
+    def user_attrs(self, number: int) -> dict[str, Any]:
+        """What an objective of Optuna has set in a trial with ``set_user_attr``; empty for nothing."""
+        return dict(self._suggested.get(number, {}).get("user_attrs", {}))
+
+    def distributions(self, number: int) -> dict[str, dict[str, Any]]:
+        """What an objective of Optuna has drawn the parameters of an ended trial from, in Optuna's JSON."""
+        return dict(self._suggested.get(number, {}).get("distributions", {}))
 
     def count(self, state: TrialState) -> int:
         """The number of trials in this state."""

@@ -254,7 +254,8 @@ def _type_where_present(values: Sequence[Any]) -> str:
     for kind, word in ((bool, "boolean"), (int, "integer"), (str, "string")):
         if present == {kind}:
             return word
-    return "number"
+    # A column of several types is one of text.
+    return "number" if present <= {int, float} else "string"
 
 
 def _create(group: h5py.Group, column: Column, data: Any) -> None:
