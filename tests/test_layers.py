@@ -274,7 +274,7 @@ ALLOWED = {
         "spec",
         "records",
     },
-    "results.dataset": {"results.columns", "results.load", "spec"},
+    "results.dataset": {"results.columns", "results.trial_table", "spec"},
     "results.load": {
         *(
             f"results.{below}"

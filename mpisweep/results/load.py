@@ -280,7 +280,7 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         )
 
     def to_xarray(self, *, curves: bool = False) -> Any:
-        """An xarray Dataset with dimension ``trial``: parameters are coordinates, metrics are variables.
+        """An xarray Dataset over ``trial``: parameters are coordinates, metrics are variables.
 
         Args:
             curves: whether it also has ``METRIC_curve``, shape (trials, reports), with ``METRIC_step`` and
@@ -291,7 +291,20 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         """
         from mpisweep.results.dataset import dataset
 
-        return dataset(self, curves=curves)
+        named = self.curve_names if curves else ()
+        return dataset(
+            self.trials,
+            {name: self.column(name) for name in self.parameters},
+            {name: self.metric_column(name) for name in self.metrics},
+            workload=getattr(self.spec.workload, "name", ""),
+            about={
+                "name": self.name,
+                "objective": self.objective,
+                "direction": self.direction.value,
+                "source": str(self.path),
+            },
+            curves={name: [self.curve(number, name) for number in range(len(self.trials))] for name in named},
+        )
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is already taken gets a prefix."""

@@ -32,7 +32,7 @@ def note_suggested(state: SweepState, number: int, suggested: Mapping[str, Any] 
 
 
 def restore_params(state: SweepState) -> None:
-    """Put the exact values of ended trials in place of those of the columns, which have one type each."""
+    """Put the exact values of ended trials into the columns, which have one type each in a file."""
     for number, suggested in suggested_of(state.suggested).items():
         for name, value in suggested["params"].items() if 0 <= number < state.count else ():
             state.parameter_column(name)[number] = value

@@ -104,7 +104,7 @@ class SweepTables:
         return dict(self._suggested.get(number, {}).get("user_attrs", {}))
 
     def distributions(self, number: int) -> dict[str, dict[str, Any]]:
-        """What an objective of Optuna has drawn the parameters of an ended trial from, in Optuna's JSON."""
+        """What an objective of Optuna has drawn a trial's parameters from, in Optuna's JSON."""
         return dict(self._suggested.get(number, {}).get("distributions", {}))
 
     def count(self, state: TrialState) -> int:

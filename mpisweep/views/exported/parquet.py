@@ -29,7 +29,7 @@ _NOTHING = pa.schema(
 
 
 def write(sweep: Sweep, out: Path, *, curves: bool) -> None:
-    """Write one row per trial, or, with `curves`, one row per report; units are in each column's metadata."""
+    """Write a row per trial, or per report with `curves`; columns have their units as metadata."""
     table = _curves(sweep) if curves else _trials(sweep)
     about = {"name": sweep.name, "objective": sweep.objective, "direction": sweep.direction.value}
     table = table.replace_schema_metadata(about | (table.schema.metadata or {}))

@@ -1,4 +1,4 @@
-"""Trials for TensorBoard: a run per trial with its curves, and its place in the HParams tables.
+"""Trials for TensorBoard: a run per trial with its curves, listed in the HParams tables.
 
 Imports tensorboard, not TensorFlow.
 """
