@@ -5,14 +5,19 @@ Needs numpy and scikit-learn.  Every trial runs until it has reached the last of
 
 import math
 import time
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+import mpisweep
+
+Array = NDArray[Any]
 HIDDEN = 32
 
 
-def train(trial):
+def train(trial: mpisweep.Trial) -> dict[str, float]:
     size, rate = trial.params["batch_size"], trial.params["learning_rate"]
     budgets = {
         "steps": trial.params["num_iter"],
@@ -44,7 +49,7 @@ def train(trial):
     return metrics | {"loss": metrics["loss_at_steps"], "steps": step, "samples": step * size}
 
 
-def data():
+def data() -> tuple[Array, Array, Array, Array]:
     """Four fifths of the digits to train on, and one fifth to judge by."""
     images, labels = load_digits(return_X_y=True)
     images = images / 16 - 0.3
@@ -52,18 +57,18 @@ def data():
     return images[~is_held_out], labels[~is_held_out], images[is_held_out], labels[is_held_out]
 
 
-def forward(network, images):
+def forward(network: list[Array], images: Array) -> tuple[Array, Array]:
     hidden = np.maximum(0, images @ network[0] + network[1])
     scores = hidden @ network[2] + network[3]
     scores -= scores.max(1, keepdims=True)
     return hidden, scores - np.log(np.exp(scores).sum(1, keepdims=True))
 
 
-def loss_of(network, images, labels):
+def loss_of(network: list[Array], images: Array, labels: Array) -> float:
     return float(-forward(network, images)[1][np.arange(len(labels)), labels].mean())
 
 
-def update(network, images, labels, rate):
+def update(network: list[Array], images: Array, labels: Array, rate: float) -> None:
     hidden, logs = forward(network, images)
     error = np.exp(logs)
     error[np.arange(len(labels)), labels] -= 1

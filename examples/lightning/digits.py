@@ -7,16 +7,18 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+import mpisweep
+
 
 class Classifier(lightning.LightningModule):
-    def __init__(self, trial):
+    def __init__(self, trial: mpisweep.Trial) -> None:
         super().__init__()
         self.trial = trial
         self.model = nn.Sequential(
             nn.Linear(64, trial.params["width"]), nn.ReLU(), nn.Linear(trial.params["width"], 10)
         )
 
-    def training_step(self, batch, index):
+    def training_step(self, batch: list[torch.Tensor], index: int) -> torch.Tensor:
         images, labels = batch
         loss = functional.cross_entropy(self.model(images), labels)
         self.trial.report(self.global_step, loss=loss.item())
@@ -24,11 +26,11 @@ class Classifier(lightning.LightningModule):
         self.trainer.should_stop |= self.trial.should_stop()
         return loss
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.trial.params["lr"])
 
 
-def train(trial):
+def train(trial: mpisweep.Trial) -> None:
     lightning.seed_everything(trial.seed % 2**32, verbose=False)
     digits = load_digits()
     data = TensorDataset(torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target))

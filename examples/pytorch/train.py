@@ -31,9 +31,9 @@ def main() -> None:
             optimizer.step()
         with torch.no_grad():
             logits = model(images)
-            loss = functional.cross_entropy(logits, labels).item()
+            loss = functional.cross_entropy(logits, labels)
             accuracy = (logits.argmax(1) == labels).float().mean().item()
-        print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.4f}")
+        print(f"epoch {epoch}: loss {loss.item():.4f}, accuracy {accuracy:.4f}")
 
 
 if __name__ == "__main__":

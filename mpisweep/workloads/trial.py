@@ -120,7 +120,8 @@ class Trial:
         self.number = number
         self.attempt = attempt
         self.repeat = repeat
-        self.params = params
+        # Any: the sweep file gives each value its type; a union would need a cast at every use.
+        self.params: dict[str, Any] = params
         self.device = device
         self.cores = cores
         self.rank = team.rank if team else 0
