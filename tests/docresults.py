@@ -151,7 +151,7 @@ def _space(kind: Kind) -> tuple[str, dict[str, list[Any]]]:
         return SCALING, {"batch_size": sizes, "ranks_per_trial": [(1, 2, 4)[n % 3] for n in range(_ENDED)]}
     rates = [0.01, *(10 ** (-4 + n / 8) for n in range(_ENDED - 1))]
     columns: dict[str, list[Any]] = {
-        "batch_size": [256, *(16 * (1 + n) for n in range(_ENDED - 1))],
+        "batch_size": [256, *(8 + 16 * n for n in range(_ENDED - 1))],
         "learning_rate": rates,
         "optimizer": [("sgd", "adamw")[n % 2] for n in range(_ENDED)],
     }

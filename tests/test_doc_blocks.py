@@ -5,6 +5,7 @@ A block in a language, or a command of a program, that nothing here knows fails.
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import re
@@ -38,6 +39,11 @@ PLACEHOLDERS = {
 }  # fmt: skip
 #: Python's packages of which a page speaks, and that no extra installs.
 READERS_OWN = ("xarray",)
+#: The digits.py of the page about Optuna.
+OBJECTIVE = """
+def objective(trial):
+    return trial.suggest_float("x", 0, 1)
+"""
 #: Names of metrics, axes and devices in what the pages show.
 VALUES = ("loss", "steps", "samples", "seconds", "cpu")
 #: Pages whose commands are run by test_commands.py, and by test_site.py with what they print.
@@ -77,6 +83,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "train.py").write_text(
         "import argparse\nargparse.ArgumentParser().parse_args()\n", encoding="utf-8"
     )
+    (folder / "digits.py").write_text(OBJECTIVE, encoding="utf-8")
     (folder / "sweep.toml").write_text(
         'workload = "my_train:train"\n[parameters]\nwidth = { from = 1, to = 64 }\n[limits]\ntimeout = "10m"\n',
         encoding="utf-8",
@@ -142,6 +149,9 @@ def test_toml(page: str, work: Path, capsys: pytest.CaptureFixture[str]):
     make_results(work, page)
     for block in of_page(page, "toml"):
         found = tomllib.loads(block.text)
+        # The scripts of commands and hooks, which are checked.
+        for script in re.findall(r"\b\w+\.py\b", block.text):
+            (work / script).touch()
         if "project" in found:
             assert set(found["project"]["entry-points"]) <= {WORKLOADS, SEARCHES, SITES, BATCH}
         elif "system" in found:
@@ -386,8 +396,11 @@ def run_python(page: str, folder: Path, *, runs: bool) -> int:
 
 
 @pytest.mark.parametrize("page", pages_with("python"))
-def test_python(page: str, work: Path):
+def test_python(page: str, work: Path, monkeypatch: pytest.MonkeyPatch):
     make_results(work, page)
+    # What a program of the page reads.
+    shown = [json.loads(block.text) for block in of_page(page, "json")]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, shown))))
     run_python(page, work, runs=False)
 
 
