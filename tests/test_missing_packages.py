@@ -37,11 +37,15 @@ REFUSED = {
     "check -p x=1:2 -- true {x}": "mpisweep needs h5py, which is not installed; `pip install h5py` adds it",
 }
 
-#: The same with what a sweep needs, but without SciPy, mpi4py and what LEFT_OUT names.
-REFUSED_LATER = {
+#: The same without what draws and completes.
+REFUSED_TO_DRAW = {
     "report r.h5": "needs matplotlib, which is not installed; `pip install matplotlib` adds it",
     "figure metric r.h5 -o f.png": "needs matplotlib, which is not installed; `pip install matplotlib` adds it",
     "completion bash": "needs shtab, which is not installed; `pip install shtab` adds it",
+}
+
+#: The same with what a sweep needs, but without SciPy, mpi4py and what LEFT_OUT names.
+REFUSED_LATER = {
     "top r.h5": "needs scipy, which is not installed; `pip install scipy` adds it",
     "compare r.h5 r.h5": "needs scipy, which is not installed; `pip install scipy` adds it",
     "run resnet50 -p batch_size=1:2": "'resnet50' needs torch and torchvision, which are not installed; "
@@ -86,8 +90,12 @@ for line in sys.stdin.read().splitlines():
 
 @pytest.mark.parametrize(
     ("hidden", "refused"),
-    [("h5py rich", REFUSED), (f"{LEFT_OUT} scipy mpi4py", REFUSED_LATER)],
-    ids=["without h5py and rich", "without scipy and mpi4py"],
+    [
+        ("h5py rich", REFUSED),
+        ("matplotlib shtab", REFUSED_TO_DRAW),
+        (f"{LEFT_OUT} scipy mpi4py", REFUSED_LATER),
+    ],
+    ids=["without h5py and rich", "without matplotlib and shtab", "without scipy and mpi4py"],
 )
 def test_every_command_says_in_one_sentence_which_package_it_lacks(tmp_path, hide, hidden, refused):
     shutil.copy(ROOT / "docs" / "results" / "paper.h5", tmp_path / "r.h5")
