@@ -311,6 +311,12 @@ ALLOWED = {
         "records",
     },
     "results.best": {"results.configurations", "results.load", "records"},
+    "results.after": {
+        *(f"results.{below}" for below in ("best", "load", "reports", "shares")),
+        "results",
+        "spec",
+        "records",
+    },
     "results.comparison": {"results.load", "blocks", "records"},
     "results.repair": {
         *(
@@ -434,7 +440,7 @@ ALLOWED = {
     "cli": {
         *(
             f"results.{below}"
-            for below in ("holder", "journal", "load", "pairing", "repair", "requests", "shares")
+            for below in ("after", "holder", "journal", "load", "pairing", "repair", "requests", "shares")
         ),
         "rank",
         "master",
@@ -455,7 +461,7 @@ ALLOWED = {
         "records",
         "",
     },
-    "api": {"batch", "results", "results.load", "progress", "processes.kernel", "spec"},
+    "api": {"batch", "results", "results.after", "results.load", "progress", "processes.kernel", "spec"},
     "__main__": {"cli"},
     "": {"api", "results", "results.load", "workloads"},
 }

@@ -80,7 +80,7 @@ def test_a_sweep_file_with_every_table_is_parsed():
          "limits.fresh_process: belongs at the top of the file, before the first [table]"),
         (RESNET + "[limits]\nbaseline = {}",
          "limits.baseline: belongs at the top of the file, before the first [table]"),
-        (RESNET + 'timeout = "10m"', "timeout: belongs in [limits]"),
+        (RESNET + 'timeout = "10m"', "timeout: belongs in [limits] or in [hooks]"),
         (RESNET + 'memory = "10GB"', "memory: belongs in [limits] or in an entry of [parameters]"),
         (RESNET + "scale = 'log'", "scale: belongs in an entry of [parameters]"),
         (RESNET + "command = 'train'", "command: belongs in workload = { ... }"),
@@ -88,7 +88,7 @@ def test_a_sweep_file_with_every_table_is_parsed():
         (RESNET + "[parameters]\nbatch_size = { from = 1, to = 7, seed = 2 }",
          "parameters.batch_size: found the key 'seed'; it belongs at the top of the file, before the first "
          "[table]"),
-        ('workload = { command = "p", timeout = 3 }', "workload.timeout: belongs in [limits]"),
+        ('workload = { command = "p", timeout = 3 }', "workload.timeout: belongs in [limits] or in [hooks]"),
         (
             RESNET + "[parameters]\nbatch_size = [1, 2]\n[fixed]\nbatch_size = 3",
             "fixed.batch_size: is also under [parameters]; a parameter is either searched or fixed",

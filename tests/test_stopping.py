@@ -317,7 +317,7 @@ def _complete(folder: Path) -> int:
         ("device_hours = 0", "stop.device_hours: is 0; expected a finite number above 0"),
         ("device_hours = true", "stop.device_hours: is True; expected a finite number above 0"),
         ("patiense = 3", "stop.patiense: is not a known key; did you mean 'patience'?"),
-        ("timeout = 3", "stop.timeout: belongs in [limits]"),
+        ("timeout = 3", "stop.timeout: belongs in [limits] or in [hooks]"),
     ],
 )
 def test_bad_rules_are_refused_in_one_sentence(tmp_path, rules, problem):

@@ -46,6 +46,7 @@ class SweepKeys(TypedDict, total=False):
     baseline: Table
     metrics: Table
     import_: str | Table | Sequence[str | Table]
+    after: str | os.PathLike[str] | Table
     limits: Table
     stop: Table
     hooks: Table

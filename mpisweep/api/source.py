@@ -19,7 +19,7 @@ from mpisweep.api.errors import InputError
 from mpisweep.api.functions import named_function
 from mpisweep.api.keys import Source
 from mpisweep.results import ResultsError, file_to_create
-from mpisweep.spec import Spec, SpecError, load_spec, parse_spec
+from mpisweep.spec import After, ReadAfter, Spec, SpecError, load_spec, parse_spec
 from mpisweep.spec.catalogue import names_workload
 from mpisweep.spec.mapping import sweep_text
 from mpisweep.spec.points import read_points_file
@@ -131,9 +131,19 @@ def asked_sweep(
         if given:
             raise InputError(f"{', '.join(given)}: only applies without a sweep file; set it in {file}")
         with _as_input_errors():
-            spec = load_spec(file)
+            spec = load_spec(file, read_after=_reader(str(file), file.resolve().parent, output))
         return Asked(spec, _results(output, spec.name), file)
     return _from_keys(source, given, output)
+
+
+def _reader(source: str, folder: Path, output: str | os.PathLike[str] | None) -> ReadAfter:
+    def read(file: str, name: str) -> After:
+        # Most sweeps name no earlier one, and reading results is slow to import.
+        from mpisweep.results.after import after_reader
+
+        return after_reader(source, folder, output)(file, name)
+
+    return read
 
 
 def _sweep_file(source: Source) -> Path | None:
@@ -161,7 +171,8 @@ def _from_keys(source: Source | None, given: dict[str, Any], output: str | os.Pa
         given = {"name": _name(given), **given}
     with _as_input_errors():
         text = f"{_HEADING}\n{sweep_text(_with_files(given, folder), Wording(_SOURCE))}"
-        spec = parse_spec(text, source=_SOURCE, folder=folder)
+        read_after = _reader(_SOURCE, folder, output)
+        spec = parse_spec(text, source=_SOURCE, folder=folder, read_after=read_after)
     results = _results(output, spec.name)
     file = results.with_name(results.name + ".toml")
     return Asked(spec, results, file, text, folder)
@@ -186,6 +197,8 @@ def _with_files(given: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         found["points"] = read_points_file(Wording(_SOURCE), Path(points))
     if "import" in given and folder != Path.cwd():
         found["import"] = _absolute(given["import"])
+    if isinstance(after := given.get("after"), (str, os.PathLike)) and folder != Path.cwd():
+        found["after"] = _absolute(after)
     return found
 
 

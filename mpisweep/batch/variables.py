@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AFTER_VARIABLE",
     "BEGUN_VARIABLE",
     "CALLER_VARIABLE",
     "ENDS_VARIABLE",
@@ -32,3 +33,6 @@ ONE_HOST_VARIABLE = "MPISWEEP_ONE_HOST"
 
 #: Tells the ranks the name of the batch system, so that they need not search installed packages for it.
 SYSTEM_VARIABLE = "MPISWEEP_BATCH_SYSTEM"
+
+#: Tells the ranks the best configuration of the sweep that theirs comes after, as JSON.
+AFTER_VARIABLE = "MPISWEEP_AFTER"

@@ -153,6 +153,8 @@ def _print_sweep(spec: Spec, sampler: Sampler, results: Path) -> None:
         print(f"  {name:<{width}} {value_text(value)}, fixed")
     for text in _imports(spec, results):
         print(f"  import      {text}")
+    if spec.after is not None:
+        print(f"  after       {spec.after}")
     if rules := _stop_texts(spec):
         print(f"  stop        {', or '.join(rules)}")
     for text in spec.hooks.texts:
@@ -309,6 +311,7 @@ def _fields(spec: Spec, sampler: Sampler, remaining: _Remaining) -> dict[str, ob
         "import": _imports(spec, remaining.path),
         "stop": _stop_texts(spec),
         "hooks": spec.hooks.texts,
+        "after": None if spec.after is None else spec.after.table,
         "warnings": [*_cautions(spec, sampler), *getattr(sampler, "warnings", ())],
         "results": str(remaining.path),
         "trials": remaining.trials,

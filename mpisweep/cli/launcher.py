@@ -24,6 +24,7 @@ from mpisweep.batch.launchers import LaunchError
 from mpisweep.batch.start import Start, plan_start
 from mpisweep.batch.variables import CALLER_VARIABLE, ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE
 from mpisweep.batch.walltime import earliest_end, plan_stop
+from mpisweep.cli.after import tell_ranks
 from mpisweep.cli.arguments import master_policy
 from mpisweep.cli.hooking import hooks_of
 from mpisweep.cli.logs import configure_logging
@@ -70,6 +71,7 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
         return 0
     if ends_at is None:
         warn_of_unknown_end(allocation)
+    tell_ranks(spec)
     console = Console(stderr=True)
     ended = launch(
         start,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mpisweep.batch.walltime import why_too_short
+from mpisweep.cli.after import after_of
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.plugins import SEARCHES, WORKLOADS, is_named, plugin_names
 from mpisweep.results import file_to_create
@@ -308,7 +309,8 @@ def read_spec(options: argparse.Namespace) -> Spec:
             imports=options.imports,
         )
     _check_sweep_file(Path(name))
-    spec = load_spec(Path(name), folder)
+    path = Path(name)
+    spec = load_spec(path, folder, after_of(options, name, folder or path.resolve().parent))
     given = [key for key, value in (keys | limits | stop).items() if value is not None]
     given += [flag for flag, key in _REPEATED.items() if getattr(options, key)]
     if given:

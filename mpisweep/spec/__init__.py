@@ -6,6 +6,7 @@ outside this package checks the user's input again.
 
 from __future__ import annotations
 
+from mpisweep.spec.after import After, ReadAfter
 from mpisweep.spec.hooks import Hooks
 from mpisweep.spec.keys import (
     ADAPTIVE,
@@ -47,6 +48,7 @@ __all__ = [
     "PRUNER_NAMES",
     "RANKS",
     "SEARCH_NAMES",
+    "After",
     "BuiltinWorkload",
     "CommandWorkload",
     "FunctionWorkload",
@@ -54,6 +56,7 @@ __all__ = [
     "ImportSource",
     "Limits",
     "PrunerChoice",
+    "ReadAfter",
     "Repeats",
     "SamplerChoice",
     "Spec",

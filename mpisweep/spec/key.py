@@ -25,7 +25,7 @@ Kind = Literal[
     "text", "name", "choice", "integer", "number", "flag", "duration", "size", "devices", "table",
     # Parsed where they are used; listed here for the documentation and the schema.
     "texts", "choices", "workload", "command", "template", "variables", "values", "value", "conditions",
-    "groups", "points", "repeats", "imports",
+    "groups", "points", "repeats", "imports", "after",
 ]  # fmt: skip
 
 

@@ -115,6 +115,10 @@ KEYS: tuple[Key, ...] = (
         "trials known from elsewhere, which a search that learns is told first: a results file, a CSV file, "
         "an Optuna storage or journal file, or a list of them; where a storage has several studies, "
         "`{ from = \"sqlite:///old.db\", study = \"NAME\" }`", usual="none"),
+    Key("", "after", "after", None,
+        "results file of an earlier sweep, whose best configuration `{best.NAME}` stands for in "
+        "`[parameters]`, `[fixed]` and `[baseline]`; see [coarse, then fine](searches.md#coarse-then-fine)",
+        usual="none"),
     Key("", "limits", "table", None, "time, memory and failures that are tolerated"),
     Key("", "stop", "table", None, "when the search has found enough, or has used enough"),
     Key("", "hooks", "table", None,

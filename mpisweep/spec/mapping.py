@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from mpisweep.spec.keys import IDENTIFIER, keys_of
 from mpisweep.spec.units import toml_value
 from mpisweep.spec.wording import Wording
 
-__all__ = ["sweep_text", "toml_key", "toml_text"]
+__all__ = ["sweep_text", "toml_key", "toml_text", "with_inline"]
 
 _IDENTIFIER = re.compile(IDENTIFIER)
 
@@ -93,3 +94,28 @@ def toml_text(value: Any) -> str:
 def toml_key(name: str) -> str:
     """A key as TOML, quoted where it must be."""
     return name if _IDENTIFIER.fullmatch(name) else toml_value(name)
+
+
+def with_inline(
+    wording: Wording, text: str, raw: Mapping[str, Any], key: str, table: Mapping[str, Any]
+) -> str:
+    """The text of a sweep file with a table in place of the name of the file that it was read from.
+
+    Args:
+        wording: names the sweep in messages.
+        text: of the sweep file.
+        raw: its keys.
+        key: the key at the top whose value is the file's name.
+        table: the content of that file.
+
+    Raises:
+        SpecError: if the line that names the file cannot be told.
+    """
+    line = re.compile(
+        rf"""^[ \t]*["']?{key}["']?[ \t]*=[ \t]*("[^"\n]*"|'[^'\n]*')[ \t]*(#.*)?$""", re.MULTILINE
+    )
+    found = line.search(text)
+    inline = f"{text[: found.start()]}{key} = {toml_text(dict(table))}{text[found.end() :]}" if found else ""
+    if not found or tomllib.loads(inline) != {**raw, key: table}:
+        wording.fail(key, f'is written in an unusual way; expected a line {key} = "FILE"')
+    return inline

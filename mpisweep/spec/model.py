@@ -9,6 +9,7 @@ from typing import Any
 
 from mpisweep.errors import UserError
 from mpisweep.records import Direction, Objective, Value
+from mpisweep.spec.after import After
 from mpisweep.spec.catalogue import WorkloadDescription, describe_if_there
 from mpisweep.spec.commandline import CommandWorkload
 from mpisweep.spec.hooks import Hooks
@@ -162,6 +163,7 @@ class Spec:
         prune: decides which trials end early; None if none do.
         imports: trials that are known from elsewhere.
         hooks: programs that the launcher starts.
+        after: best configuration of an earlier sweep, which the file takes values from; None for none.
     """
 
     name: str
@@ -187,6 +189,7 @@ class Spec:
     imports: tuple[ImportSource, ...] = ()
     prune: PrunerChoice | None = None
     hooks: Hooks = field(default_factory=Hooks)
+    after: After | None = None
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
         """Number of ranks of a trial with this configuration."""
@@ -283,6 +286,7 @@ class Spec:
             ("search", recorded.search_text, self.search_text),
             ("seed", recorded.seed, self.seed),
             ("import", _places(recorded.imports), _places(self.imports)),
+            ("after", recorded.after and recorded.after.file, self.after and self.after.file),
         ]
         for name in dict.fromkeys([*recorded.fixed, *self.fixed]):
             pairs.append((f"fixed.{name}", recorded.fixed.get(name), self.fixed.get(name)))

@@ -15,7 +15,6 @@ from __future__ import annotations
 import csv
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from mpisweep.records import Value
 from mpisweep.spec.domains import Parameter, SpaceError
 from mpisweep.spec.expression import kind_of
 from mpisweep.spec.keys import IDENTIFIER
+from mpisweep.spec.mapping import with_inline
 from mpisweep.spec.parameters import parse_parameter, parse_value
 from mpisweep.spec.space import SearchSpace
-from mpisweep.spec.units import toml_value
 from mpisweep.spec.wording import Wording
 
 __all__ = ["LISTED_AT_MOST", "parse_points", "read_points_file", "with_points_inline"]
@@ -35,11 +34,6 @@ __all__ = ["LISTED_AT_MOST", "parse_points", "read_points_file", "with_points_in
 LISTED_AT_MOST = 100_000
 
 _IDENTIFIER = re.compile(IDENTIFIER)
-#: The line that names a CSV file.
-_NAMED = re.compile(
-    r"""^[ \t]*["']?points["']?[ \t]*=[ \t]*("[^"\n]*"|'[^'\n]*')[ \t]*(#.*)?$""", re.MULTILINE
-)
-
 #: Parameter -> its value in every point.
 Columns = dict[str, list[Value]]
 
@@ -200,9 +194,4 @@ def _entry(cell: str, first: list[Value]) -> Value:
 
 def with_points_inline(wording: Wording, text: str, raw: Mapping[str, Any], columns: Columns) -> str:
     """The text of a sweep file with the points themselves in place of the name of their file."""
-    lists = (f"{name} = [{', '.join(map(toml_value, values))}]" for name, values in columns.items())
-    found = _NAMED.search(text)
-    inline = f"{text[: found.start()]}points = {{ {', '.join(lists)} }}{text[found.end() :]}" if found else ""
-    if not found or tomllib.loads(inline) != {**raw, "points": columns}:
-        wording.fail("points", 'is written in an unusual way; expected a line points = "FILE.csv"')
-    return inline
+    return with_inline(wording, text, raw, "points", columns)

@@ -29,6 +29,7 @@ _KINDS = {
     "groups": "list of lists of names",
     "points": "list, table or file name",
     "repeats": f"integer from 1 to {REPEATS_AT_MOST:,}, or table",
+    "after": "file name",
     "imports": "file name, URL or table, or list of them",
 }
 

@@ -74,6 +74,9 @@ _PRUNER: Schema = {
 _ONE: list[Schema] = [
     {"type": "number"}, {"type": "string", "maxLength": TEXT_CHARS}, {"type": "boolean"},
 ]  # fmt: skip
+#: What stands for a number of the sweep that ``after`` names.
+_BEST: Schema = {"type": "string", "pattern": r"\{best\."}
+_NUMBER_OR_BEST: Schema = {"anyOf": [{"type": "number"}, _BEST]}
 _RANGE: Schema = {"$ref": "#/definitions/range"}
 _LIST: Schema = {"$ref": "#/definitions/list"}
 
@@ -180,6 +183,9 @@ def _form(key: Key) -> Schema:
         case "imports":
             one: Schema = {"anyOf": [_TEXT, _SOURCE]}
             return {"anyOf": [_TEXT, _SOURCE, {"type": "array", "items": one, "minItems": 1}]}
+        case "after":
+            # The table is what results files have in place of the name.
+            return {"anyOf": [_TEXT, {"type": "object", "required": ["file", "best"]}]}
         case "points":
             tables: Schema = {"type": "array", "items": _named(_VALUE) | {"minProperties": 1}, "minItems": 1}
             lists = _named({"type": "array", "items": _VALUE, "minItems": 1}) | {"minProperties": 1}
@@ -210,7 +216,7 @@ def _choices(value: Schema) -> Schema:
 
 def _parameter() -> Schema:
     """Build the schema of an entry of [parameters]: choices, a range, or a list with `memory`."""
-    return {"anyOf": [*map(_choices, _ONE), _RANGE, _LIST]}
+    return {"anyOf": [*map(_choices, _ONE), _choices(_NUMBER_OR_BEST), _RANGE, _LIST]}
 
 
 #: An entry with a condition: `else` needs `when`, which excludes `memory`.
@@ -218,7 +224,7 @@ _CONDITIONAL: Schema = {"dependencies": {"else": ["when"], "when": {"not": {"req
 
 
 def _list() -> Schema:
-    numbers: Schema = {"properties": {"values": _choices({"type": "number"})}}
+    numbers: Schema = {"properties": {"values": _choices(_NUMBER_OR_BEST)}}
     has_memory: Schema = {"required": ["memory"]}
     return _table(keys_of("list")) | _CONDITIONAL | {
         "anyOf": [{"allOf": [has_memory, numbers]}, {"required": ["when"]}]
@@ -227,13 +233,14 @@ def _list() -> Schema:
 
 def _range() -> Schema:
     above_0: Schema = {"type": "number", "exclusiveMinimum": 0}
-    found = _table(keys_of("range"), {"step": above_0})
+    ends = dict.fromkeys(("from", "to"), _NUMBER_OR_BEST)
+    found = _table(keys_of("range"), {"step": {"anyOf": [above_0, _BEST]}, **ends})
     log: Schema = {"properties": {"scale": {"const": "log"}}, "required": ["scale"]}
     return found | _CONDITIONAL | {
         "not": {"anyOf": [
             {"required": ["step", "points"]},
             {"allOf": [log, {"required": ["step"]}]},
-            {"allOf": [log, {"properties": {"from": {"maximum": 0}}}]},
+            {"allOf": [log, {"properties": {"from": {"type": "number", "maximum": 0}}}]},
         ]},
     }  # fmt: skip
 

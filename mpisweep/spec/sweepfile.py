@@ -16,6 +16,7 @@ from typing import Any
 
 from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin, plugin_names
 from mpisweep.spec import fitting
+from mpisweep.spec.after import ReadAfter, with_best
 from mpisweep.spec.catalogue import BUILTIN, SPEED, WorkloadDescription, describe, describe_if_there
 from mpisweep.spec.commandline import CommandError, CommandWorkload, parse_command, parse_pattern
 from mpisweep.spec.conditions import RawCondition, split_condition, with_rules
@@ -34,6 +35,7 @@ from mpisweep.spec.keys import (
     one_of,
     unknown_key,
 )
+from mpisweep.spec.mapping import with_inline
 from mpisweep.spec.model import (
     BuiltinWorkload,
     FunctionWorkload,
@@ -60,12 +62,13 @@ _FUNCTION = re.compile(FUNCTION)
 _SAMPLER_EXAMPLE = 'a sampler of Optuna, such as { sampler = "TPESampler", multivariate = true }'
 
 
-def load_spec(path: Path, folder: Path | None = None) -> Spec:
+def load_spec(path: Path, folder: Path | None = None, read_after: ReadAfter | None = None) -> Spec:
     """Read and parse a sweep file.
 
     Args:
         path: of the file.
         folder: where its modules, programs and relative paths are found; its own unless given.
+        read_after: see :func:`parse_spec`.
 
     Raises:
         SpecError: if it cannot be read or is invalid.
@@ -77,10 +80,17 @@ def load_spec(path: Path, folder: Path | None = None) -> Spec:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: is not UTF-8 text (byte {error.start})") from error
-    return parse_spec(text, source=str(path), folder=folder or path.resolve().parent)
+    return parse_spec(text, source=str(path), folder=folder or path.resolve().parent, read_after=read_after)
 
 
-def parse_spec(text: str, *, source: str, folder: Path, is_recorded: bool = False) -> Spec:
+def parse_spec(
+    text: str,
+    *,
+    source: str,
+    folder: Path,
+    is_recorded: bool = False,
+    read_after: ReadAfter | None = None,
+) -> Spec:
     """Parse the text of a sweep file.
 
     Args:
@@ -88,6 +98,7 @@ def parse_spec(text: str, *, source: str, folder: Path, is_recorded: bool = Fals
         source: name of the file in messages.
         folder: folder of the file.
         is_recorded: whether the text comes from a results file; its plugins then need not be installed.
+        read_after: reads the results that the key ``after`` names; None for a text that has what was read.
 
     Raises:
         SpecError: see the class.
@@ -97,6 +108,10 @@ def parse_spec(text: str, *, source: str, folder: Path, is_recorded: bool = Fals
     except (ValueError, RecursionError) as error:
         # ValueError covers TOMLDecodeError, and integers of thousands of digits, which Python refuses.
         raise SpecError(f"{source}: is not TOML: {error}") from error
+    wording = Wording(source)
+    if read_after is not None and isinstance(file := raw.get("after"), str) and file:
+        table = read_after(file, str(raw.get("name", key_of("name").default))).table
+        raw, text = raw | {"after": table}, with_inline(wording, text, raw, "after", table)
     return _Parser(source, is_recorded=is_recorded).spec(raw, text, folder)
 
 
@@ -111,6 +126,7 @@ class _Parser:
     def spec(self, raw: dict[str, Any], text: str, folder: Path) -> Spec:
         wording = self._wording
         self._known_keys(raw, "")
+        raw, after = with_best(wording, raw)
         raw, text = self._with_points(raw, text, folder)
         workload = self._workload(raw)
         if "metrics" in raw and not isinstance(workload, CommandWorkload):
@@ -161,6 +177,7 @@ class _Parser:
             imports=parse_imports(wording, raw, search),
             prune=parse_pruner(wording, raw["prune"]) if "prune" in raw else None,
             hooks=parse_hooks(wording, raw),
+            after=after,
         )
         fitting.check_ranks(wording, spec)
         fitting.check_rules_of_one(wording, spec)

@@ -1,0 +1,159 @@
+"""``after``: numbers of the best configuration of another sweep.
+
+::
+
+    after = "coarse.h5"
+
+    [parameters]
+    learning_rate = { from = "{best.learning_rate} / 3", to = "{best.learning_rate} * 3", scale = "log" }
+
+The other sweep is read once, when this one is made.  From then on the text of the sweep file, in the results
+file and in every process, has what was found in place of the file's name, so that it means the same whatever
+becomes of the other file::
+
+    after = { file = "coarse.h5", trial = 17, objective = "loss", value = 0.4, runs = 3, best = { ... } }
+
+The parser of constraints (:mod:`~mpisweep.spec.grammar`) evaluates such texts, without ``eval``.  Pure.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from mpisweep.records import Value
+from mpisweep.spec.grammar import Evaluate, ExpressionError, Parser, kind_of, value_of
+from mpisweep.spec.key import nearest
+from mpisweep.spec.units import configuration_text, number_text
+
+if TYPE_CHECKING:
+    from mpisweep.spec.wording import Wording
+
+__all__ = ["After", "ReadAfter", "with_best"]
+
+#: What a text contains that stands for a value.
+_MARK = "{best."
+#: The keys of a range, and of a list with more than values, that such a text may stand for.
+_OF_PARAMETERS = ("from", "to", "step", "values")
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """The best configuration of an earlier sweep.
+
+    Attributes:
+        file: its results file, as the sweep file names it.
+        trial: first trial of the configuration.
+        objective: by which it is the best.
+        value: mean of the objective.
+        runs: number of trials in this mean.
+        best: searched and fixed parameter -> value.
+    """
+
+    file: str
+    trial: int
+    objective: str
+    value: float
+    runs: int
+    best: Mapping[str, Value]
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """As a sweep file has it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        mean = f", mean of {self.runs} runs" if self.runs > 1 else ""
+        return (
+            f"{self.file}, trial {self.trial} ({self.objective} {number_text(self.value)}{mean}): "
+            f"{configuration_text(self.best)}"
+        )
+
+
+#: Reads the best configuration: from the name of a results file, for the sweep of a name.
+ReadAfter = Callable[[str, str], After]
+
+
+def _parse(wording: Wording, found: object) -> After | None:
+    """Parse the table that stands for a file that was read; None if there is no such key."""
+    if found is None:
+        return None
+    kinds = {"file": str, "trial": int, "objective": str, "value": (int, float), "runs": int, "best": dict}
+    if not isinstance(found, Mapping) or found.keys() != kinds.keys():
+        wording.fail("after", f'is {found!r}; expected a results file, such as "coarse.h5"')
+    for name, kind in kinds.items():
+        if not isinstance(found[name], kind):  # type: ignore[arg-type]
+            wording.fail(f"after.{name}", f"is {found[name]!r}; results files set it, and nobody else")
+    for name, value in found["best"].items():
+        if not isinstance(value, (int, float, str, bool)):
+            wording.fail(f"after.best.{name}", f"is {value!r}; expected one number, string or boolean")
+    return After(**found)
+
+
+def with_best(wording: Wording, raw: Mapping[str, Any]) -> tuple[dict[str, Any], After | None]:
+    """A sweep file with values in place of texts that contain ``{best.NAME}``, and its ``after``.
+
+    Args:
+        wording: of the sweep.
+        raw: its keys.
+
+    Raises:
+        SpecError: if a text has no value, or ``after`` is not what was read from a file.
+    """
+    made, after = dict(raw), _parse(wording, raw.get("after"))
+    for table in ("parameters", "fixed", "baseline"):
+        entries = raw.get(table)
+        if isinstance(entries, dict):
+            made[table] = {
+                name: _entry(wording, f"{table}.{name}", entry, after) for name, entry in entries.items()
+            }
+    return made, after
+
+
+def _entry(wording: Wording, key: str, entry: Any, after: After | None) -> Any:
+    if isinstance(entry, list):
+        return [_value(wording, key, value, after) for value in entry]
+    if isinstance(entry, dict):
+        return {
+            name: _entry(wording, key, value, after) if name in _OF_PARAMETERS else value
+            for name, value in entry.items()
+        }
+    return _value(wording, key, entry, after)
+
+
+def _value(wording: Wording, key: str, text: Any, after: After | None) -> Any:
+    """The value of one text; anything that is no such text stays."""
+    if not isinstance(text, str) or _MARK not in text:
+        return text
+    if after is None:
+        wording.fail(key, f'is {text!r}; set after = "FILE.h5", the results of the sweep that is meant')
+    try:
+        return value_of(_BestParser(text, after), {})
+    except ExpressionError as error:
+        wording.fail(key, str(error))
+
+
+class _BestParser(Parser):
+    """Parses arithmetic over ``{best.NAME}``, which Python reads as a set of one attribute."""
+
+    def __init__(self, text: str, after: After) -> None:
+        self._after = after
+        super().__init__(text, {}, {})
+
+    def convert(self, node: ast.expr, depth: int) -> tuple[str, Evaluate]:
+        """Kind of a node, and the function that computes its value."""
+        match node:
+            case ast.Set(elts=[ast.Attribute(value=ast.Name(id="best"), attr=name)]):
+                return self._best(node, name)
+            case ast.Name(id=name) if name not in ("true", "false"):
+                raise self.error(node, f"found {name!r}; write {{best.{name}}}")
+        return super().convert(node, depth)
+
+    def _best(self, node: ast.expr, name: str) -> tuple[str, Evaluate]:
+        best = self._after.best
+        if name not in best:
+            raise self.error(node, f"{self._after.file} has no parameter {name!r}; {nearest(name, best)}")
+        value = best[name]
+        return kind_of(value), lambda _: value
