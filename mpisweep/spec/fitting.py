@@ -16,7 +16,7 @@ from mpisweep.spec.space import Configuration, FloatRange, IntegerRange, Paramet
 from mpisweep.spec.wording import Wording
 
 __all__ = [
-    "check_baseline", "check_command", "check_one_objective", "check_options",
+    "check_baseline", "check_command", "check_metrics", "check_one_objective", "check_options",
     "check_ranks", "check_rules_of_one", "check_size", "check_twice", "objectives_of",
     "with_batch_size", "with_largest_batch",
 ]  # fmt: skip
@@ -29,6 +29,14 @@ def check_twice(wording: Wording, space: SearchSpace, fixed: Mapping[str, Value]
             wording.fail(
                 f"fixed.{name}", "is also under [parameters]; a parameter is either searched or fixed"
             )
+
+
+def check_metrics(wording: Wording, raw: Mapping[str, Any], workload: Workload) -> None:
+    """Reject patterns of metrics for anything but a command line."""
+    if "metrics" in raw and not isinstance(workload, CommandWorkload):
+        wording.fail(
+            "metrics", "only applies to a command line; other workloads report their metrics themselves"
+        )
 
 
 def check_options(

@@ -77,6 +77,8 @@ _ONE: list[Schema] = [
 #: What stands for a number of the sweep that ``after`` names.
 _BEST: Schema = {"type": "string", "pattern": r"\{best\."}
 _NUMBER_OR_BEST: Schema = {"anyOf": [{"type": "number"}, _BEST]}
+#: A results file, or what results files have in place of its name.
+_AFTER: Schema = {"anyOf": [_TEXT, {"type": "object", "required": ["file", "best"]}]}
 _RANGE: Schema = {"$ref": "#/definitions/range"}
 _LIST: Schema = {"$ref": "#/definitions/list"}
 
@@ -184,8 +186,7 @@ def _form(key: Key) -> Schema:
             one: Schema = {"anyOf": [_TEXT, _SOURCE]}
             return {"anyOf": [_TEXT, _SOURCE, {"type": "array", "items": one, "minItems": 1}]}
         case "after":
-            # The table is what results files have in place of the name.
-            return {"anyOf": [_TEXT, {"type": "object", "required": ["file", "best"]}]}
+            return _AFTER
         case "points":
             tables: Schema = {"type": "array", "items": _named(_VALUE) | {"minProperties": 1}, "minItems": 1}
             lists = _named({"type": "array", "items": _VALUE, "minItems": 1}) | {"minProperties": 1}

@@ -129,10 +129,7 @@ class _Parser:
         raw, after = with_best(wording, raw)
         raw, text = self._with_points(raw, text, folder)
         workload = self._workload(raw)
-        if "metrics" in raw and not isinstance(workload, CommandWorkload):
-            wording.fail(
-                "metrics", "only applies to a command line; other workloads report their metrics themselves"
-            )
+        fitting.check_metrics(wording, raw, workload)
         described = self._options = self._described(workload)
         space, found = self._space(raw)
         fixed = self._fixed(raw, space)
