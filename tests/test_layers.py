@@ -694,5 +694,5 @@ def test_a_command_imports_no_other_commands():
     others = {name for name in found if name.startswith("mpisweep.cli.")}
     assert others == {
         f"mpisweep.cli.{name}"
-        for name in ("arguments", "examples", "parser", "pilots", "program", "run", "sweepargs")
+        for name in ("after", "arguments", "examples", "parser", "pilots", "program", "run", "sweepargs")
     }
