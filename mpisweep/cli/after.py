@@ -1,4 +1,4 @@
-"""The key ``after`` of a sweep file: read once by the launcher, which tells the ranks what it found."""
+"""The key ``after`` of a sweep file: the launcher reads it once and tells the ranks."""
 
 from __future__ import annotations
 

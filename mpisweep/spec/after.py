@@ -93,7 +93,7 @@ def _parse(wording: Wording, found: object) -> After | None:
 
 
 def with_best(wording: Wording, raw: Mapping[str, Any]) -> tuple[dict[str, Any], After | None]:
-    """A sweep file with values in place of texts that contain ``{best.NAME}``, and its ``after``.
+    """Put values in place of texts that contain ``{best.NAME}``; also return ``after``.
 
     Args:
         wording: of the sweep.
@@ -128,7 +128,7 @@ def _value(wording: Wording, key: str, text: Any, after: After | None) -> Any:
     if not isinstance(text, str) or _MARK not in text:
         return text
     if after is None:
-        wording.fail(key, f'is {text!r}; set after = "FILE.h5", the results of the sweep that is meant')
+        wording.fail(key, f'is {text!r}; set after = "FILE.h5", the results file of an earlier sweep')
     try:
         return value_of(_BestParser(text, after), {})
     except ExpressionError as error:

@@ -1,4 +1,4 @@
-"""The conditions of ``where`` and ``when``; :mod:`~mpisweep.spec.grammar` has their language.  Pure."""
+"""The conditions of ``where`` and ``when``, in the language of :mod:`.grammar`.  Pure."""
 
 from __future__ import annotations
 

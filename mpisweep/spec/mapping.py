@@ -99,7 +99,7 @@ def toml_key(name: str) -> str:
 def with_inline(
     wording: Wording, text: str, raw: Mapping[str, Any], key: str, table: Mapping[str, Any]
 ) -> str:
-    """The text of a sweep file with a table in place of the name of the file that it was read from.
+    """Put a table in place of the name of the file that it was read from, in a sweep file.
 
     Args:
         wording: names the sweep in messages.
