@@ -46,6 +46,7 @@ ELSEWHERE = {
     **dict.fromkeys(("ssh", "module"), "a cluster's login node"),
     **dict.fromkeys(("apptainer", "spack", "conda", "mamba", "rattler-build"), "another package manager"),
     "git": "a server",
+    "optuna-dashboard": "a browser",
     "tail": "a job that runs",
     "source": "the reader's environment",
     "cd": "the reader's folders",

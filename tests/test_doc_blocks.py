@@ -38,7 +38,7 @@ PLACEHOLDERS = {
     "A": "a.h5", "B": "b.h5", "WORKLOAD": "resnet50", "SCRIPT": "job.sh", "SWEEP": "sweep.toml",
 }  # fmt: skip
 #: Python's packages of which a page speaks, and that no extra installs.
-READERS_OWN = ("xarray",)
+READERS_OWN = ("xarray", "plotly")
 #: The digits.py of the page about Optuna.
 OBJECTIVE = """
 def objective(trial):
@@ -254,6 +254,10 @@ class Reader:
         return printed.out
 
     def _script(self, words: list[str]) -> str:
+        if words[0].startswith("benchmarks/"):
+            # Minutes of device time.
+            compile((ROOT / words[0]).read_text(encoding="utf-8"), words[0], "exec")
+            return ""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", words)
             try:
@@ -374,6 +378,8 @@ def run_python(page: str, folder: Path, *, runs: bool) -> int:
     """
     names: dict[str, object] = {"__name__": "__main__"}
     exec("import h5py, mpisweep\nfrom pathlib import Path", names)
+    if any("optuna." in block.text for block in of_page(page, "python")):
+        exec("import optuna", names)
     ran = 0
     for block in of_page(page, "python"):
         code = compile(block.text, str(block), "exec")
@@ -401,6 +407,10 @@ def test_python(page: str, work: Path, monkeypatch: pytest.MonkeyPatch):
     # What a program of the page reads.
     shown = [json.loads(block.text) for block in of_page(page, "json")]
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(map(json.dumps, shown))))
+    # The copies of results that the page's commands make.
+    for command in (command for block in of_page(page, *COMMANDS) for command in commands_of(block)):
+        if command.words[:2] == ("mpisweep", "export"):
+            assert main(list(command.words[1:])) == 0
     run_python(page, work, runs=False)
 
 
