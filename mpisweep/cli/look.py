@@ -22,6 +22,7 @@ from mpisweep.views.reading import add_at, load_at
 
 __all__ = ["add_commands"]
 
+_FORMATS = ("csv", "json", "parquet", "optuna", "tensorboard", "mlflow", "wandb")
 _K = "number of trials in the table (default: 5; of a front 20, evenly along it)"
 
 
@@ -120,8 +121,9 @@ def _add_export(commands: Commands) -> None:
     )
     export.add_argument(
         "--format",
-        choices=("csv", "json", "parquet", "optuna", "tensorboard", "mlflow", "wandb"),
-        help="format (default: from the suffix of OUT, else csv)",
+        choices=_FORMATS,
+        metavar="FORMAT",
+        help=f"one of {', '.join(_FORMATS)} (default: from the suffix of OUT, else csv)",
     )
     export.add_argument(
         "--curves", action="store_true", help="export curves instead of trials; as CSV, one row per report"
