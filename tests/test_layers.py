@@ -33,6 +33,7 @@ ALLOWED = {
     "progress": {"records", "spec"},
     "messages": {"records"},
     "statistics": {"trend"},
+    "staged": set(),
     "spec": {"plugins", "processes.kernel", "records"},
     "search": {"spec", "plugins", "trend", "blocks", "pareto", "records"},
     "scheduling": set(),
@@ -127,7 +128,7 @@ ALLOWED = {
     "processes.unsent": {"blocks"},
     "processes.channel": set(),
     "processes.shared_page": {"processes.unsent"},
-    "processes.fork_loop": {"processes.kernel", "processes.staging", "processes.shared_page"},
+    "processes.fork_loop": {"processes.kernel", "processes.staging", "processes.shared_page", "staged"},
     "processes.forkserver": {"processes.fork_loop", "processes.kernel", "processes.shared_page"},
     "processes.side_process": {"processes.forkserver"},
     "processes.ledger": {"messages", "blocks"},
@@ -401,6 +402,7 @@ ALLOWED = {
         "processes.trial_events",
         "processes.trialprocess",
         "progress",
+        "staged",
         "spec",
         "messages",
         "blocks",
@@ -457,6 +459,7 @@ ALLOWED = {
         "search",
         "plugins",
         "progress",
+        "staged",
         "spec",
         "records",
         "",
@@ -477,7 +480,7 @@ NOT_IN_RANKS = ("h5py", "numpy", "rich", "torch", "optuna", "matplotlib", "scipy
 ONE_IMPORTER = {
     "curses": {"views/screen/terminal.py"},
     "pynvml": {"devices/nvml.py"},
-    "mpi4py": {"rank/transport.py"},
+    "mpi4py": {"rank/exchange.py", "rank/transport.py"},
     "h5py": {f"results/file/{name}.py" for name in ("reading", "salvage", "stored", "writing")},
     "matplotlib": {
         f"views/figures/{name}.py"
@@ -694,5 +697,5 @@ def test_a_command_imports_no_other_commands():
     others = {name for name in found if name.startswith("mpisweep.cli.")}
     assert others == {
         f"mpisweep.cli.{name}"
-        for name in ("after", "arguments", "examples", "parser", "pilots", "program", "run", "sweepargs")
+        for name in ("after", "arguments", "examples", "parser", "pilots", "program", "run", "stageargs", "sweepargs")
     }

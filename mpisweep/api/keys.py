@@ -41,6 +41,7 @@ class SweepKeys(TypedDict, total=False):
     devices_per_trial: float
     ranks_per_trial: int
     fresh_process: bool
+    stage_data: str
     parameters: Table
     fixed: Table
     baseline: Table

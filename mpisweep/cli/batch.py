@@ -26,6 +26,7 @@ from mpisweep.batch.sitefile import load_site
 from mpisweep.batch.submit import SubmitError, find_command
 from mpisweep.cli.arguments import Commands, add_json, at_least_0, at_least_1, duration, print_json
 from mpisweep.cli.planning import add_from, asked_of_plan
+from mpisweep.cli.stageargs import stage_words
 from mpisweep.cli.sweepargs import (
     add_split,
     add_stage_env,
@@ -284,6 +285,7 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
         venv = sys.prefix
     passed = [] if options.master == "auto" else ["--master", options.master]
     passed += ["--stage-env"] if options.stage_env else []
+    passed += stage_words(options)
     planned = getattr(options, "planned", "")
     passed += ["--planned", planned] if planned else []
     return Payload(
@@ -304,6 +306,7 @@ def _payload(options: argparse.Namespace, spec: Spec, results: Path) -> Payload:
 def _why_invisible(site: Site, spec: Spec, results: Path, venv: str) -> str:
     """Why compute nodes cannot see the sweep, its results or the environment; else empty."""
     places = [("the sweep", spec.folder), ("the results file", results.absolute().parent)]
+    places += [("the data to stage", Path(spec.stage_data))] if spec.stage_data else []
     for what, path in [*places, *([("the environment", Path(venv))] if venv else [])]:
         if site.is_local(path):
             return (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mpisweep.cli.arguments import Commands, add_json, add_workers, duration, master_policy, print_json
 from mpisweep.cli.outcome import closings
 from mpisweep.cli.planning import add_plan, check_plan_flags, print_plan
+from mpisweep.cli.stageargs import stage_fields, stage_lines
 from mpisweep.cli.sweepargs import add_sweep, check_time, read_spec, results_path
 from mpisweep.cli.workers import workers_here
 from mpisweep.records import Direction, TrialState
@@ -79,10 +80,13 @@ def _check(options: argparse.Namespace) -> int:
     if options.plan:
         return print_plan(options, spec, sampler)
     remaining = _remaining(options, spec, sampler)
+    staged = stage_fields(spec, options.stage_to)
     if options.json:
-        print_json(_fields(spec, sampler, remaining))
+        print_json(_fields(spec, sampler, remaining) | {"stage": staged})
     else:
         _print_sweep(spec, sampler, remaining.path)
+        for index, line in enumerate(stage_lines(staged)):
+            print(f"  {'' if index else 'stage':<11} {line}")
         _print_remaining(options, spec, remaining)
     return 0
 

@@ -67,6 +67,7 @@ def run_as_rank(spec: Spec, options: argparse.Namespace) -> int:
             refusal = str(error)
     return run_rank(spec, RankOptions(
         path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
-        options.stage_env, ends_at=float(stated_end) if stated_end else None, has_begun=has_begun,
-        batch_system=system, pilot=options.pilot or 0, planned=options.planned,
+        options.stage_env, options.stage_to, options.stage_keep,
+        ends_at=float(stated_end) if stated_end else None, has_begun=has_begun, batch_system=system,
+        pilot=options.pilot or 0, planned=options.planned,
     ))  # fmt: skip

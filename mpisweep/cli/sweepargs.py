@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.after import after_of
 from mpisweep.cli.arguments import at_least_1
+from mpisweep.cli.stageargs import add_staging, stage_path
 from mpisweep.plugins import SEARCHES, WORKLOADS, is_named, plugin_names
 from mpisweep.results import file_to_create
 from mpisweep.spec import (
@@ -91,6 +93,7 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
         help="where modules, programs and relative paths of the sweep are found (default: the sweep file's "
         "folder; without one the working directory)",
     )
+    add_staging(parser.add_argument_group("data on the nodes"))
     quick = parser.add_argument_group("without a sweep file")
     _add_space(quick)
     _add_quick_form(quick)
@@ -295,13 +298,14 @@ def read_spec(options: argparse.Namespace) -> Spec:
     limits = {key: getattr(options, key) for key in _LIMITS}
     folder = None if options.folder is None else _folder(options.folder)
     stop = {key: getattr(options, key) for key in _STOP}
+    staged = stage_path(options)
     if command_line or names_workload(name):
         return spec_from_flags(
             command_line or name,
             options.parameter,
             folder=folder or Path.cwd(),
             baseline=options.baseline,
-            options=keys,
+            options=keys | {"stage_data": staged},
             limits=limits,
             stop=stop,
             metrics=options.metric,
@@ -317,7 +321,7 @@ def read_spec(options: argparse.Namespace) -> Spec:
         raise SpecError(
             f"command line: {', '.join(given)}: only applies without a sweep file; set it in {name}"
         )
-    return spec
+    return spec if staged is None else replace(spec, stage_data=staged)
 
 
 def _folder(text: str) -> Path:

@@ -65,6 +65,9 @@ class ProcessSetting:
     stall_s: float | None
     #: Extra time for a trial process that ends a program on timeout itself and keeps the program's output.
     slack_s: float = 0.0
+    #: This node's copy of the data that is staged, and what it is a copy of; None and empty for none.
+    data: Path | None = None
+    staged_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ class Child:
                 "environment": dict(share.environment),
                 "gpus": list(share.gpus),
                 "checks": checks,
+                "data": "" if setting.data is None else os.fspath(setting.data),
+                "staged_from": setting.staged_from,
             },
         )
         self.page = Page(file)

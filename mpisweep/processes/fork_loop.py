@@ -55,7 +55,8 @@ from mpisweep.processes.kernel import (
     kill_group,
 )
 from mpisweep.processes.shared_page import SignalPage
-from mpisweep.processes.staging import PackError, imported_from
+from mpisweep.processes.staging import import_modules
+from mpisweep.staged.copies import remove_if_unused
 
 __all__ = ["PACKET_BYTES", "RANK_DIED", "Died", "Notice", "Stays", "run_fork_server"]
 
@@ -146,6 +147,8 @@ class _Server:
         #: Children that the rank has killed.
         self._killed_by_rank: set[int] = set()
         self._wakeup: socket.socket | None = None
+        #: The rank's copy of the data, if it is to be removed; empty for none.
+        self._remove_at_end = ""
         self._rank = os.getppid()
         #: Limit on the rank's silence, and its current silence, in seconds; see :meth:`_watch_rank`.
         self._silence_s = math.inf
@@ -202,6 +205,12 @@ class _Server:
         for process in self._children.values():
             kill_group(process)
         end_descendants(keep=self._stuck, within_s=self._patience_s)
+        # A rank that dies of SIGTERM names it in its last moment.
+        with contextlib.suppress(OSError):
+            while packet := self._control.recv(PACKET_BYTES, socket.MSG_DONTWAIT):
+                self._remove_at_end = json.loads(packet).get("remove", self._remove_at_end)
+        if self._remove_at_end:
+            remove_if_unused(Path(self._remove_at_end))
         os._exit(0)
 
     def _serve_request(self) -> bool:
@@ -219,10 +228,12 @@ class _Server:
                 self._kill(child)
             case {"beat": _}:
                 self._silent_s = 0.0
+            case {"remove": folder}:
+                self._remove_at_end = folder
             case {"watch": silence_s}:
                 self._silence_s, self._silent_s = silence_s or math.inf, 0.0
             case {"preload": modules, "pack": pack}:
-                _preload(modules, pack)
+                import_modules(modules, pack)
         for file in files:
             os.close(file)
         return True
@@ -362,19 +373,6 @@ def _child_main(run: Callable[[], object], parent: int, death_signal: int = sign
 
 def _has_ended(process: int) -> bool:
     return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _preload(modules: Sequence[str], pack: str) -> None:
-    with contextlib.ExitStack() as staged:
-        if pack:
-            try:
-                staged.enter_context(imported_from(Path(pack)))
-            except PackError as error:
-                print(f"mpisweep: {error}; importing the installed modules", file=sys.stderr)
-        for module in modules:
-            # If this import fails, it fails again where the module is used, and is reported there.
-            with contextlib.suppress(Exception):
-                importlib.import_module(module)
 
 
 def _close_all(files: Sequence[int]) -> None:

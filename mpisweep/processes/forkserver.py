@@ -117,6 +117,10 @@ class ForkServer:
         """Send a heartbeat."""
         self._request([], beat=True)
 
+    def remove_at_end(self, folder: str) -> None:
+        """Have a copy of data removed when this process has died and its trials have ended."""
+        self._request([], remove=folder)
+
     def kill(self, child: int) -> None:
         """Kill the child and its process group; does nothing if it has ended."""
         self._request([], kill=child)

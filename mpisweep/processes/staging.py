@@ -46,7 +46,7 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, Sou
 from pathlib import Path
 from types import CodeType, ModuleType
 
-__all__ = ["PackError", "imported_from", "pack_file", "prepare_pack", "write_pack"]
+__all__ = ["PackError", "import_modules", "imported_from", "pack_file", "prepare_pack", "write_pack"]
 
 _HEADER = struct.Struct("<8sQI")
 _MAGIC = b"mSpack1\n"
@@ -223,6 +223,20 @@ def _folders() -> dict[str, int]:
 
 
 # ------------------------------------------------------------------------------------- importing
+
+
+def import_modules(modules: Sequence[str], pack: str = "") -> None:
+    """Import modules here, from a pack if there is one that can be used; say so on standard error if not."""
+    with contextlib.ExitStack() as staged:
+        if pack:
+            try:
+                staged.enter_context(imported_from(Path(pack)))
+            except PackError as error:
+                print(f"mpisweep: {error}; importing the installed modules", file=sys.stderr)
+        for module in modules:
+            # If this import fails, it fails again where the module is used, and is reported there.
+            with contextlib.suppress(Exception):
+                importlib.import_module(module)
 
 
 @contextlib.contextmanager

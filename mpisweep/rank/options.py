@@ -31,6 +31,9 @@ class RankOptions:
     split: int | None = None
     #: Whether trial processes import from one file, see :mod:`mpisweep.processes.staging`.
     stage_env: bool = False
+    #: Folder for each node's copy of the data, empty to choose one, and whether the copy outlives the run.
+    stage_to: str = ""
+    stage_keep: bool = False
     #: When the allocation ends, in seconds since 1970, if a launcher has found out.
     ends_at: float | None = None
     #: Whether other ranks of this launch have begun the sweep.

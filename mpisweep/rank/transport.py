@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from mpisweep.errors import UserError
 from mpisweep.messages import Message
 from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
+from mpisweep.rank.exchange import Exchange, LoneExchange, MpiExchange, survives_deaths
 from mpisweep.rank.signals import end_if_stuck
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ __all__ = ["Transport", "TransportError", "connect", "expected_rank", "in_pieces
 Fact = TypeVar("Fact")
 
 _TAG = 7
-#: Open MPI sets it to 1 if it survives the death of a rank.
-_SURVIVES = "OMPI_MCA_mpi_ft_enable"
 #: Longest pickled list: a worker sends a new master all reports of its trials, which may exceed MPI's limit.
 _PIECE_BYTES = 16 << 20
 #: Most messages that one call receives, so that a rank's other duties get their turn.
@@ -116,6 +115,9 @@ class Transport(Protocol):
     def gather(self, fact: Fact) -> list[Fact] | None:
         """Gather the facts of all ranks on rank 0, None elsewhere; all ranks must call it."""
 
+    def exchange(self) -> Exchange:
+        """Exchange facts and chunks with all other ranks, before the first message is sent."""
+
     def leave(self, exit_code: int, *, together: bool) -> None:
         """Leave MPI once everything sent is on its way; no call may follow.
 
@@ -162,6 +164,10 @@ class LoneTransport:
     def lost(self) -> list[int]:
         """See :class:`Transport`."""
         return []
+
+    def exchange(self) -> Exchange:
+        """See :class:`Transport`."""
+        return LoneExchange()
 
     def leave(self, exit_code: int, *, together: bool) -> None:
         """See :class:`Transport`."""
@@ -243,7 +249,7 @@ class MpiTransport:
             said: list[Fact] = self._node_comm.allgather(fact)
         except Exception as error:
             raise TransportError("a rank was lost while the ranks were starting") from error
-        if os.environ.get(_SURVIVES) == "1" and self._comm.Get_failed().Get_size():
+        if survives_deaths() and self._comm.Get_failed().Get_size():
             # The facts of a dead rank are garbage.
             raise TransportError("a rank was lost while the ranks were starting")
         return said
@@ -252,6 +258,10 @@ class MpiTransport:
         """See :class:`Transport`."""
         said: list[Fact] | None = self._comm.gather(fact)
         return said
+
+    def exchange(self) -> Exchange:
+        """See :class:`Transport`."""
+        return MpiExchange(self._comm)
 
     def leave(self, exit_code: int, *, together: bool) -> None:
         """See :class:`Transport`."""

@@ -44,6 +44,7 @@ SPECIAL_NAMES = {
     "cores": "number of CPU cores that the trial may use",
     "rank": "rank of the program within its trial",
     "template": "path of the rendered template",
+    "data": "this node's copy of the data, with `stage_data`",
 }
 _IN_TEMPLATE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?::([^{}]*))?\}\}")
 _VARIABLE = re.compile(IDENTIFIER)

@@ -86,13 +86,10 @@ KEYS: tuple[Key, ...] = (
     Key("", "order", "choice", "longest",
         "which trials run first: those that are expected to take longest, or with `spread` an order in which "
         "those that have run cover the space evenly at any time", values=("longest", "spread")),
-    Key("", "where", "conditions", None,
-        "constraints that every configuration satisfies, e.g. `\"batch_size * ranks_per_trial <= 4096\"`",
-        usual="no constraint"),
-    Key("", "zip", "groups", None,
-        "groups of parameters that vary together, value by value, e.g. "
-        "`[[\"batch_size\", \"learning_rate\"]]`",
-        usual="every combination of all parameters"),
+    Key("", "where", "conditions", None, "constraints that every configuration satisfies, e.g. "
+        "`\"batch_size * ranks_per_trial <= 4096\"`", usual="no constraint"),
+    Key("", "zip", "groups", None, "groups of parameters that vary together, value by value, e.g. "
+        "`[[\"batch_size\", \"learning_rate\"]]`", usual="every combination of all parameters"),
     Key("", "points", "points", None,
         "the configurations to run, in place of `[parameters]`: a list of tables, a table of lists, or the "
         "name of a CSV file", usual="none"),
@@ -105,6 +102,9 @@ KEYS: tuple[Key, ...] = (
         "MPI ranks per trial; can also be searched, under `[parameters]`",
         low=1, high=RANKS_AT_MOST, usual="`1`, in one process without a rendezvous"),
     Key("", "fresh_process", "flag", False, "start every trial in a new process"),
+    Key("", "stage_data", "text", None,
+        "a folder or tar file that is read once and copied to every node before the first trial, see "
+        "[staging](staging.md); trials use the copy", usual="none"),
     Key("", "parameters", "table", None, "the search space: a range or a list of choices per parameter"),
     Key("", "fixed", "table", None, "parameters with the same value in every trial"),
     Key("", "baseline", "table", None,
@@ -208,8 +208,7 @@ KEYS: tuple[Key, ...] = (
     Key("range", "else", "value", None,
         "its value in the other configurations", usual="none: it is absent from them"),
 
-    Key("repeats", "from", "integer", 2, "how often every configuration is run", low=2,
-        high=REPEATS_AT_MOST),
+    Key("repeats", "from", "integer", 2, "how often every configuration is run", low=2, high=REPEATS_AT_MOST),
     Key("repeats", "to", "integer", None,
         "how often a configuration is run at most, if it is not clearly worse than the best before", low=3,
         high=REPEATS_AT_MOST, is_required=True),

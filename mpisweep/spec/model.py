@@ -164,6 +164,7 @@ class Spec:
         imports: trials that are known from elsewhere.
         hooks: programs that the launcher starts.
         after: best configuration of an earlier sweep, which the file takes values from; None for none.
+        stage_data: path of the folder or tar file that every node gets a copy of; empty for none.
     """
 
     name: str
@@ -190,6 +191,7 @@ class Spec:
     prune: PrunerChoice | None = None
     hooks: Hooks = field(default_factory=Hooks)
     after: After | None = None
+    stage_data: str = ""
 
     def ranks(self, configuration: Mapping[str, Value]) -> int:
         """Number of ranks of a trial with this configuration."""

@@ -56,6 +56,8 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
     _check_search(spec, has_sampler=has_sampler)
     check_pruner(spec)
     _check_hooks(spec)
+    if spec.stage_data and not Path(spec.stage_data).exists():
+        Wording(spec.source).fail("stage_data", f"{spec.stage_data} does not exist")
     if spec.built_in is not None:
         if spec.built_in.name in BUILTIN:
             _check_installed(spec, "workload", repr(spec.built_in.name), *spec.built_in.preload)
@@ -63,6 +65,7 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
         if spec.built_in.name not in BUILTIN:
             _check_plugin(spec, spec.built_in)
     elif isinstance(spec.workload, CommandWorkload):
+        _check_staged(spec, spec.workload)
         _check_program(spec, spec.workload)
         if not spec.workload.own_directory:
             _check_script(spec, "workload.command", spec.workload.arguments)
@@ -147,12 +150,30 @@ def _key_of(spec: Spec, option: str) -> str:
 def _check_data(spec: Spec, option: str, values: Configuration) -> None:
     wording, key = Wording(spec.source), _key_of(spec, option)
     folder = str(values[option])
+    if spec.stage_data and _is_in_copy(spec, option, folder):
+        return
     if not folder:
         of_images = f"data = {values.get('data')!r} needs the folder of the images"
         needs = of_images if "data" in values else "set it to the folder of the data"
         wording.fail(key, f"is missing; {needs}")
     if not (spec.folder / folder).is_dir():
         wording.fail(key, f"folder {spec.folder / folder} does not exist")
+
+
+def _is_in_copy(spec: Spec, option: str, folder: str) -> bool:
+    """Whether it names staged data that cannot be looked at: in a tar file, or the copy itself."""
+    if not folder:
+        return option == "data_root"
+    staged = Path(spec.stage_data)
+    return not staged.is_dir() and (spec.folder / folder).resolve().is_relative_to(staged.resolve())
+
+
+def _check_staged(spec: Spec, workload: CommandWorkload) -> None:
+    """Check that there is a copy of data, if the command line needs the path of one."""
+    if "data" in workload.names and not spec.stage_data and "data" not in (*spec.space.names, *spec.fixed):
+        Wording(spec.source).fail(
+            "workload.command", "contains {data}, but nothing is staged; set stage_data, or --stage-data"
+        )
 
 
 def _check_plugin(spec: Spec, built_in: WorkloadDescription) -> None:

@@ -7,6 +7,7 @@ that keys agree with each other.
 from __future__ import annotations
 
 import math
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -175,6 +176,7 @@ class _Parser:
             prune=parse_pruner(wording, raw["prune"]) if "prune" in raw else None,
             hooks=parse_hooks(wording, raw),
             after=after,
+            stage_data=os.fspath(folder / staged) if (staged := self._get(raw, "stage_data")) else "",
         )
         fitting.check_ranks(wording, spec)
         fitting.check_rules_of_one(wording, spec)

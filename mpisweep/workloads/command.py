@@ -161,6 +161,8 @@ class _Run:
         }  # fmt: skip
         if "directory" in names:
             values["directory"] = os.fspath(trial.directory)
+        if trial.data is not None:
+            values["data"] = os.fspath(trial.data)
         # The user's parameters take precedence over these names.
         return values | trial.params
 

@@ -10,6 +10,7 @@ from mpisweep.messages import Team
 from mpisweep.processes.shared_page import Page
 from mpisweep.records import Value
 from mpisweep.spec import Spec
+from mpisweep.workloads.stageddata import StagedData
 from mpisweep.workloads.trial import Trial
 
 __all__ = ["TrialMaker"]
@@ -25,17 +26,20 @@ class TrialMaker:
         cores: number of CPU cores per rank.
         folder: holds the folders of trials.
         watch_reports: whether the worker watches when trials report.
+        data: the data on this node; None if none is staged.
     """
 
     def __init__(
-        self, spec: Spec, page: Page, device: str, cores: int, folder: Path, *, watch_reports: bool
-    ) -> None:
+        self, spec: Spec, page: Page, device: str, cores: int, folder: Path, *, watch_reports: bool,
+        data: StagedData | None = None,
+    ) -> None:  # fmt: skip
         self._spec = spec
         self._page = page
         self._device = device
         self._cores = cores
         self._folder = folder
         self._note_report = page.note_report if watch_reports else None
+        self._data = data
         self._is_built_in = spec.built_in is not None
 
     def __call__(
@@ -65,6 +69,7 @@ class TrialMaker:
             attempt=attempt,
             repeat=repeat,
             team=team,
+            staged=self._data,
             objectives=[objective.name for objective in spec.objectives],
             is_pruned=None if spec.prune is None else lambda: page.is_pruned(index),
             # All ranks of a built-in workload report the same numbers; of others, those of rank 0 count.

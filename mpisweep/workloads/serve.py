@@ -48,6 +48,7 @@ from mpisweep.workloads.orders import Orders, configurations
 from mpisweep.workloads.outputs import output_file
 from mpisweep.workloads.placement import take_place
 from mpisweep.workloads.rendezvous import TrialRendezvous
+from mpisweep.workloads.stageddata import StagedData
 from mpisweep.workloads.startstate import StartState, take_usual_signals
 from mpisweep.workloads.trial import DivergedError, Trial, remove_checkpoint
 
@@ -76,6 +77,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     take_usual_signals()
     adopt_orphans()
     take_place(arguments["environment"], arguments["cores"])
+    data = StagedData.of(arguments["data"], arguments["staged_from"])
     folder = Path(arguments["folder"])
     os.chdir(folder)
     spec = parse_spec(arguments["spec"], source=arguments["source"], folder=folder)
@@ -99,6 +101,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
         trials_folder=Path(arguments["trials_folder"]),
         log_file=Path(arguments["log_file"]),
         watch_reports=arguments["watch_reports"],
+        data=data,
     )
     try:
         loop.run()
@@ -127,6 +130,7 @@ class _Loop:
         trials_folder: Path,
         log_file: Path,
         watch_reports: bool,
+        data: StagedData | None,
     ) -> None:
         #: The trial process; a fork in a trial that does not exit returns from it as well.
         self._process = os.getpid()
@@ -139,7 +143,7 @@ class _Loop:
         self._slot = slot
         self._device = device
         self._make_trial = TrialMaker(
-            spec, page, device.name, cores, trials_folder, watch_reports=watch_reports
+            spec, page, device.name, cores, trials_folder, watch_reports=watch_reports, data=data
         )
         self._objectives = [objective.name for objective in spec.objectives]
         limit = spec.limits.memory_bytes

@@ -17,6 +17,7 @@ from mpisweep.messages import Team
 from mpisweep.processes.unsent import Unsent
 from mpisweep.records import FailureCause, Value
 from mpisweep.workloads.report import whole_step
+from mpisweep.workloads.stageddata import StagedData
 
 __all__ = ["CHECKPOINT", "DivergedError", "Trial", "TrialFailedError", "remove_checkpoint", "trial_seed"]
 
@@ -95,6 +96,7 @@ class Trial:
         cores: number of CPU cores that each rank of the trial may use.
         rank: this process's rank within the trial; 0 if it has only one.
         ranks: number of the trial's ranks.
+        data: this node's copy of the data that is staged; None if none is.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Trial:
         objectives: Sequence[str] = (),
         is_pruned: Callable[[], bool] | None = None,
         ends_diverged: bool = False,
+        staged: StagedData | None = None,
     ) -> None:
         self.number = number
         self.attempt = attempt
@@ -127,6 +130,8 @@ class Trial:
         self.rank = team.rank if team else 0
         self.ranks = team.size if team else 1
         self.team = team
+        self._staged = staged
+        self.data = None if staged is None else staged.root
         self._sweep_seed = sweep_seed
         self._folder = folder
         self._send = send
@@ -181,6 +186,10 @@ class Trial:
     def has_directory(self) -> bool:
         """Whether :attr:`directory` exists, because an earlier attempt used it."""
         return (self._folder / str(self.number)).is_dir()
+
+    def local(self, path: str) -> str:
+        """The path on this node's disk of a file or folder of the staged data; any other path as it is."""
+        return path if self._staged is None else self._staged.local(path)
 
     def report(self, step: int, **metrics: float) -> None:
         """Add one step to the trial's curves; cheap enough for every iteration.

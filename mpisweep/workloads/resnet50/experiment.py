@@ -111,7 +111,7 @@ class _Experiment:
         self._trial = trial
         self._device = device
         self._ranks = ranks
-        self._options = options = trial.params
+        self._options = options = _on_this_node(trial)
         self._started = time.perf_counter()
         self._budget = Budget(options, ranks)
         self._is_captured = _is_captured(options, device, ranks)
@@ -287,6 +287,15 @@ def _is_captured(options: Mapping[str, Value], device: torch.device, ranks: Rank
         # NCCL without asynchronous error handling: PyTorch's notes on CUDA graphs.
         raise ValueError(f"step = 'graph' is for trials of one rank, and this one has {ranks.size}")
     return device.type == "cuda" and ranks.size == 1 and wanted != "eager"
+
+
+def _on_this_node(trial: Trial) -> dict[str, Value]:
+    """The trial's options, with the folders of staged data on this node's disk."""
+    options = trial.params
+    roots = {name: trial.local(str(options[name])) for name in ("data_root", "val_root")}
+    if not options["data_root"] and trial.data is not None:
+        roots["data_root"] = os.fspath(trial.data)
+    return options | roots
 
 
 def _forget_checkpoint(trial: Trial) -> None:

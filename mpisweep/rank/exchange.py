@@ -1,0 +1,152 @@
+"""Facts and chunks between ranks while they start, beside the messages of :mod:`mpisweep.rank.transport`.
+
+All ranks depend on each other here, so a lost one ends all of them: :meth:`Exchange.check` finds it, and the
+launcher restarts the ranks.  Nothing waits.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mpisweep.staged.relay import Pending
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Comm, Request
+
+__all__ = ["Exchange", "ExchangeError", "LoneExchange", "MpiExchange", "survives_deaths"]
+
+#: Beside the tag of messages.
+_FACT_TAG = 8
+_CHUNK_TAG = 9
+#: Interval of looking for lost ranks, in seconds.
+_LOOK_S = 0.5
+#: Open MPI sets it to 1 if it survives the death of a rank.
+_SURVIVES = "OMPI_MCA_mpi_ft_enable"
+
+
+def survives_deaths() -> bool:
+    """Whether MPI survives the death of a rank, and reports it."""
+    return os.environ.get(_SURVIVES) == "1"
+
+
+class ExchangeError(Exception):
+    """A rank was lost, or MPI has failed."""
+
+
+class Exchange(Protocol):
+    """Facts and chunks between this rank and others."""
+
+    def tell(self, rank: int, fact: object) -> None:
+        """Send anything that can be pickled; return at once."""
+
+    def heard(self, rank: int) -> Any:
+        """The next fact from a rank; None if none has arrived."""
+
+    def send(self, rank: int, chunk: memoryview) -> Pending:
+        """See :class:`mpisweep.staged.relay.Wire`."""
+
+    def receive(self, rank: int, into: memoryview) -> Pending:
+        """See :class:`mpisweep.staged.relay.Wire`."""
+
+    def check(self) -> None:
+        """Look for lost ranks, from time to time.
+
+        Raises:
+            ExchangeError: when there is one.
+        """
+
+
+class LoneExchange:
+    """The exchange of a single rank, which has nobody to talk to."""
+
+    def tell(self, rank: int, fact: object) -> None:
+        """See :class:`Exchange`."""
+        raise AssertionError("there is no other rank")
+
+    def heard(self, rank: int) -> Any:
+        """See :class:`Exchange`."""
+        raise AssertionError("there is no other rank")
+
+    def send(self, rank: int, chunk: memoryview) -> Pending:
+        """See :class:`Exchange`."""
+        raise AssertionError("there is no other rank")
+
+    def receive(self, rank: int, into: memoryview) -> Pending:
+        """See :class:`Exchange`."""
+        raise AssertionError("there is no other rank")
+
+    def check(self) -> None:
+        """See :class:`Exchange`."""
+
+
+class _Transfer:
+    """A request of MPI."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def is_done(self) -> bool:
+        """See :class:`mpisweep.staged.relay.Pending`."""
+        try:
+            return bool(self._request.Test())
+        except Exception as error:
+            raise _lost() from error
+
+
+class MpiExchange:
+    """The exchange over a communicator, with tags of its own."""
+
+    def __init__(self, comm: Comm) -> None:
+        self._comm = comm
+        #: Facts on their way.
+        self._told: list[Request] = []
+        self._look_at = 0.0
+
+    def tell(self, rank: int, fact: object) -> None:
+        """See :class:`Exchange`."""
+        try:
+            self._told.append(self._comm.isend(fact, rank, _FACT_TAG))
+        except Exception as error:
+            raise _lost() from error
+
+    def heard(self, rank: int) -> Any:
+        """See :class:`Exchange`."""
+        try:
+            message = self._comm.improbe(rank, _FACT_TAG)
+            return None if message is None else message.recv()
+        except Exception as error:
+            raise _lost() from error
+
+    def send(self, rank: int, chunk: memoryview) -> Pending:
+        """See :class:`Exchange`."""
+        return self._begun(lambda: self._comm.Isend(chunk, rank, _CHUNK_TAG))
+
+    def receive(self, rank: int, into: memoryview) -> Pending:
+        """See :class:`Exchange`."""
+        return self._begun(lambda: self._comm.Irecv(into, rank, _CHUNK_TAG))
+
+    def check(self) -> None:
+        """See :class:`Exchange`."""
+        try:
+            self._told = [request for request in self._told if not request.test()[0]]
+            now = time.monotonic()
+            if now < self._look_at:
+                return
+            self._look_at = now + _LOOK_S
+            is_lost = survives_deaths() and self._comm.Get_failed().Get_size() > 0
+        except Exception as error:
+            raise _lost() from error
+        if is_lost:
+            raise _lost()
+
+    def _begun(self, begin: Any) -> Pending:
+        try:
+            return _Transfer(begin())
+        except Exception as error:
+            raise _lost() from error
+
+
+def _lost() -> ExchangeError:
+    return ExchangeError("a rank was lost while the data was staged")

@@ -1,0 +1,223 @@
+"""The copies of one node: found again, shared by runs, removed.
+
+A copy is a folder with these in it::
+
+    lock       locked by every process that uses the copy
+    manifest   what the copy has, see mpisweep.staged.manifest
+    data/      the copy
+    keep       exists if the copy outlives the runs that use it
+
+Each rank of the node holds a shared lock (``flock``) on ``lock``, which the kernel releases however the
+process ends.  Whoever gets it exclusively knows that no process uses the copy, and may write or remove it.
+So the last rank that leaves removes the copy, and a later run removes those that nobody could.
+
+A copy that another run is writing, or uses while its source has changed, is left alone; this run makes one of
+its own under another name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from mpisweep.staged.manifest import Found, Identity, read_manifest
+from mpisweep.staged.source import StageError
+
+__all__ = ["Copy", "held_bytes", "remove_if_unused"]
+
+#: Names that are tried for a copy.
+_NAMES = 16
+
+
+class Copy:
+    """A copy that this process uses, because it holds its lock.
+
+    Attributes:
+        folder: holds the copy.
+        entries: number of its first entries that are complete.
+        size_bytes: their size.
+        is_complete: whether it has everything.
+        offset: size of the valid part of its manifest, in bytes.
+    """
+
+    def __init__(self, folder: Path, lock: int, identity: Identity, found: Found) -> None:
+        self.folder = folder
+        self.entries = found.entries
+        self.size_bytes = found.size_bytes
+        self.is_complete = found.is_complete
+        self.offset = found.offset
+        self.identity = identity
+        self._lock = lock
+
+    @property
+    def data(self) -> Path:
+        """The root of the copied data."""
+        return self.folder / "data"
+
+    @classmethod
+    def claim(cls, place: Path, identity: Identity) -> Copy:
+        """Use the copy of this source in `place` if it is complete; else become its only user, and make it.
+
+        Raises:
+            StageError: when `place` cannot be written.
+        """
+        for number in range(_NAMES):
+            folder = place / (identity.name + (f".{number}" if number else ""))
+            try:
+                lock = _locked(folder)
+                if lock is None:
+                    continue
+                found = read_manifest(folder, identity)
+                if not found.is_complete:
+                    if not _lock(lock, fcntl.LOCK_EX):
+                        os.close(lock)
+                        continue
+                    # Another process may have completed it since.
+                    found = read_manifest(folder, identity)
+                    if found.entries == 0 and not found.is_complete:
+                        _remove_content(folder)
+                        found = Found()
+                    (folder / "data").mkdir(mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise StageError(f"{folder}: cannot be written: {error.strerror}") from error
+            return cls(folder, lock, identity, found)
+        raise StageError(f"{place}: other runs use {_NAMES} copies of this data; wait for their end")
+
+    @classmethod
+    def join(cls, folder: Path, identity: Identity) -> Copy:
+        """Use a copy that another process of this run has made.
+
+        Raises:
+            StageError: when it is gone.
+        """
+        lock = _locked(folder)
+        if lock is None:
+            raise StageError(f"{folder}: the copy of the data is gone")
+        return cls(folder, lock, identity, Found(is_complete=True))
+
+    def share(self) -> None:
+        """Let others use the copy, once it is complete.
+
+        Raises:
+            StageError: when another process took it away in this moment.
+        """
+        if not _lock(self._lock, fcntl.LOCK_SH) or not _is_linked(self._lock, self.folder / "lock"):
+            raise StageError(f"{self.folder}: another run removed the copy of the data; run the same command")
+
+    def keep(self) -> None:
+        """Mark a complete copy as one that outlives its users."""
+        with contextlib.suppress(OSError):
+            (self.folder / "keep").touch()
+
+    def leave(self, *, keeps: bool = False) -> None:
+        """Stop using it, and remove it if no other process uses it and it is not to be kept."""
+        if not keeps and _lock(self._lock, fcntl.LOCK_EX):
+            _remove(self.folder)
+        os.close(self._lock)
+
+    def remove_others(self) -> list[Path]:
+        """Remove copies of this user on this node that no process uses, and return their folders.
+
+        Copies of other sources stay if they are kept for a later run.
+        """
+        removed: list[Path] = []
+        for folder in self.folder.parent.glob(f"{_escaped(self.identity.own)}*"):
+            is_same = folder.name.partition(".")[0] == self.identity.name.partition(".")[0]
+            is_spared = folder == self.folder or not (is_same or not (folder / "keep").exists())
+            if not is_spared and remove_if_unused(folder):
+                removed.append(folder)
+        return removed
+
+
+def held_bytes(place: Path, identity: Identity) -> int:
+    """Size of what a place has of this copy already."""
+    folder = place / identity.name
+    return read_manifest(folder, identity).size_bytes if _is_own(folder) else 0
+
+
+def remove_if_unused(folder: Path) -> bool:
+    """Remove a copy if it is this user's and no process uses it; True if it is gone now."""
+    try:
+        if not _is_own(folder):
+            return False
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return not folder.exists()
+    try:
+        if not _lock(lock, fcntl.LOCK_EX) or not _is_linked(lock, folder / "lock"):
+            return False
+        _remove(folder)
+    finally:
+        os.close(lock)
+    return not folder.exists()
+
+
+# ------------------------------------------------------------------------------------- locks and folders
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether it is a folder that this user has made for nobody else: places are open to all users."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+
+
+def _locked(folder: Path) -> int | None:
+    """Make the folder if necessary, and lock it as one of its users; None if that is not possible now."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if not _is_own(folder):
+        return None
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except FileNotFoundError:
+        return None
+    # Whoever removes it holds the lock until nothing is left.
+    if _lock(lock, fcntl.LOCK_SH) and _is_linked(lock, folder / "lock"):
+        return lock
+    os.close(lock)
+    return None
+
+
+def _lock(lock: int, kind: int) -> bool:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+            raise
+        return False
+    return True
+
+
+def _is_linked(lock: int, path: Path) -> bool:
+    try:
+        there = path.lstat()
+    except OSError:
+        return False
+    here = os.fstat(lock)
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _remove_content(folder: Path) -> None:
+    """Remove everything but the lock; the manifest first, so that it never promises too much."""
+    for name in ("manifest", "keep"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "data", ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        _remove_content(folder)
+        (folder / "lock").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
