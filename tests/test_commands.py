@@ -84,6 +84,8 @@ def test_every_example_runs(name: str, example: Example, sweeps: Path, environme
         (sweeps / "sweep.toml").unlink()
         (sweeps / "heat").write_text("#!/bin/sh\necho '  --dt DT  time step (default: 0.1)'\n")
         (sweeps / "heat").chmod(0o755)
+    if "--stage-data" in arguments:
+        (sweeps / "images").mkdir()
     if arguments[0] in ("skip", "first"):
         # The trials of the other sweeps have ended.
         (sweeps / "flow.h5").unlink()

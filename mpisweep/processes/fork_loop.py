@@ -202,6 +202,9 @@ class _Server:
     def _leave(self) -> NoReturn:
         """End every descendant, then this process."""
         signal.signal(RANK_DIED, signal.SIG_IGN)
+        with contextlib.suppress(PermissionError):
+            # mpirun kills the group of a rank half a second after it has sent SIGTERM.
+            os.setpgid(0, 0)
         for process in self._children.values():
             kill_group(process)
         end_descendants(keep=self._stuck, within_s=self._patience_s)

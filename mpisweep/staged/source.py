@@ -281,27 +281,32 @@ class TarSource:
     def entries(self, start: int = 0) -> Iterator[tuple[Entry, Iterator[bytes]]]:
         """See :class:`Source`."""
         self.skipped = 0
+        with self._readable(), self.path.open("rb") as file:
+            counting: Any = _Counting(file, self)
+            with tarfile.open(fileobj=counting, mode="r:*") as archive:
+                index = 0
+                while (member := archive.next()) is not None:
+                    # Otherwise it keeps a kilobyte of every member.
+                    archive.members = []  # type: ignore[attr-defined]
+                    entry = self._entry(member)
+                    if entry is None:
+                        self.skipped += 1
+                    elif index >= start:
+                        yield entry, self._content(archive, member, entry)
+                    index += entry is not None
+            state = os.fstat(file.fileno())
+        if (state.st_size, state.st_mtime_ns) != self._state:
+            raise StageError(f"{self.path}: changed while it was staged; run the same command again")
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Report a file that cannot be read, or is damaged, in one sentence."""
         try:
-            with self.path.open("rb") as file:
-                counting: Any = _Counting(file, self)
-                with tarfile.open(fileobj=counting, mode="r:*") as archive:
-                    index = 0
-                    while (member := archive.next()) is not None:
-                        # Otherwise it keeps a kilobyte of every member.
-                        archive.members = []  # type: ignore[attr-defined]
-                        entry = self._entry(member)
-                        if entry is None:
-                            self.skipped += 1
-                        elif index >= start:
-                            yield entry, self._content(archive, member, entry)
-                        index += entry is not None
-                state = os.fstat(file.fileno())
+            yield
         except OSError as error:
             raise _unreadable(self.path, error) from error
         except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
             raise StageError(f"{self.path}: is damaged: {error}") from error
-        if (state.st_size, state.st_mtime_ns) != self._state:
-            raise StageError(f"{self.path}: changed while it was staged; run the same command again")
 
     def _entry(self, member: tarfile.TarInfo) -> Entry | None:
         """The entry of a member; None for a device or a pipe."""
@@ -332,9 +337,7 @@ class TarSource:
         if entry.kind is not EntryKind.FILE:
             return
         left = entry.size
-        opened = archive.extractfile(member)
-        assert opened is not None
-        with contextlib.closing(opened):
+        with self._readable(), archive.extractfile(member) as opened:  # type: ignore[union-attr]
             while left and (part := opened.read(min(left, _READ_BYTES))):
                 left -= len(part)
                 yield part
