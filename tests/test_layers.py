@@ -153,6 +153,7 @@ ALLOWED = {
         "records",
     },
     "workloads": {
+        "staged",
         "devices",
         "processes.kernel",
         "processes.channel",

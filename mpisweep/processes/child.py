@@ -65,9 +65,8 @@ class ProcessSetting:
     stall_s: float | None
     #: Extra time for a trial process that ends a program on timeout itself and keeps the program's output.
     slack_s: float = 0.0
-    #: This node's copy of the data that is staged, and what it is a copy of; None and empty for none.
-    data: Path | None = None
-    staged_from: str = ""
+    #: Variables beside those of a worker's devices.
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +121,9 @@ class Child:
                 "left_by": left_by,
                 "device": share.device,
                 "cores": list(share.cores),
-                "environment": dict(share.environment),
+                "environment": dict((*share.environment, *setting.environment)),
                 "gpus": list(share.gpus),
                 "checks": checks,
-                "data": "" if setting.data is None else os.fspath(setting.data),
-                "staged_from": setting.staged_from,
             },
         )
         self.page = Page(file)

@@ -16,7 +16,6 @@ import os
 import signal
 import time
 from collections.abc import Sequence, Set
-from pathlib import Path
 
 from mpisweep.batch.walltime import HURRIED_GRACE_S
 from mpisweep.devices.nodes import Node
@@ -48,7 +47,7 @@ from mpisweep.rank.layout import share_of_rank
 from mpisweep.rank.office import Office
 from mpisweep.rank.options import Place, RankOptions
 from mpisweep.rank.signals import STOP_SIGNALS, Sleeper, drain, end_if_stuck
-from mpisweep.rank.staging import Staging, staging_order
+from mpisweep.rank.staging import Staging, StagingOrder
 from mpisweep.rank.succession import Succession
 from mpisweep.rank.transport import Transport
 from mpisweep.rank.worker import Worker
@@ -85,6 +84,9 @@ class Rank:
         transport: between ranks.
         environment: the environment that the results file records.
         allocation_ends_at: in seconds since 1970; None if unknown.
+
+    Attributes:
+        staging: brought the data to this node; None if there is none to bring.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class Rank:
         )
         #: Ranks that were declared dead for their silence, and may hang.
         self._given_up: set[int] = set()
-        self._staging: Staging | None = None
+        self.staging: Staging | None = None
         self._next_beat = now
         self._last_turn = now
         self._exit_code: int | None = None
@@ -138,9 +140,14 @@ class Rank:
             log.error("%s", refusal)
             self._end_with(2)
             return 2
-        if self._spec.stage_data and (ended := self._stage(waker)) is not None:
-            self._exit_code = ended
-            return ended
+        if self._spec.stage_data:
+            _watch(self._server, self._transport, self._spec)
+            order = StagingOrder.of(self._spec, self._options, self._place)
+            self.staging = Staging(order, self._transport, self._server)
+            if (ended := self.staging.run(waker)) is not None:
+                return ended
+            self._stop_wanted = self.staging.stop_wanted
+            self._succession.forgive_stall(time.monotonic() - self._last_turn)
         if self._succession.must_lead:
             # First, so that the process that reads the file exists while torch is still being imported.
             self._office.lead()
@@ -149,12 +156,11 @@ class Rank:
         pack = os.fspath(pack_file(modules)) if self._options.stage_env and modules else ""
         self._server.preload(modules, pack)
         if share is not None:
-            data = None if self._staging is None else self._staging.data
-            setting = _process_setting(self._spec, self._options, self._place, self._transport, data)
+            setting = _process_setting(self._spec, self._options, self._place, self._transport, self.staging)
             self._worker = Worker(
                 self._server, setting, [share], host=self._transport.host, tell_master=self._tell_master
             )
-        self._begin_watch()
+        _watch(self._server, self._transport, self._spec)
         self._last_turn = time.monotonic()
         self._loop(waker)
         self._server.watch(0)
@@ -162,32 +168,6 @@ class Rank:
             self._worker.close()
         assert self._exit_code is not None
         return self._exit_code
-
-    def _stage(self, waker: int) -> int | None:
-        """Bring the data to this node; returns the exit code if that ends the run on all ranks."""
-        self._begin_watch()
-        staging = self._staging = Staging(
-            staging_order(self._spec, self._options, self._place),
-            self._transport,
-            self._server,
-            lambda: bool(drain(waker) & STOP_SIGNALS),
-        )
-        signal.signal(signal.SIGTERM, lambda *_: staging.die())
-        ended = staging.run()
-        now = time.monotonic()
-        self._succession.forgive_stall(now - self._last_turn)
-        self._stop_wanted = staging.stop_wanted
-        return ended
-
-    def leave_data(self) -> None:
-        """Stop using the copy of the data, after the last trial."""
-        if self._staging is not None:
-            self._staging.leave()
-
-    def _begin_watch(self) -> None:
-        """Have the fork server end this rank if it hangs."""
-        if self._transport.size > 1:
-            self._server.watch(_HANGS_FACTOR * self._spec.limits.silence_s + _HANGS_BEYOND_S)
 
     def _end_with(self, exit_code: int) -> None:
         self._exit_code = exit_code
@@ -343,8 +323,14 @@ class Rank:
             self._transport.send(self._succession.master, messages)
 
 
+def _watch(server: ForkServer, transport: Transport, spec: Spec) -> None:
+    """Have the fork server end this rank if it hangs."""
+    if transport.size > 1:
+        server.watch(_HANGS_FACTOR * spec.limits.silence_s + _HANGS_BEYOND_S)
+
+
 def _process_setting(
-    spec: Spec, options: RankOptions, place: Place, transport: Transport, data: Path | None
+    spec: Spec, options: RankOptions, place: Place, transport: Transport, staging: Staging | None
 ) -> ProcessSetting:
     """The setting that this rank's trial processes share."""
     logs = logs_folder(place.path)
@@ -361,6 +347,5 @@ def _process_setting(
         timeout_s=spec.limits.timeout_s,
         stall_s=spec.limits.stall_s,
         slack_s=PROGRAM_END_S if isinstance(spec.workload, CommandWorkload) else 0.0,
-        data=data,
-        staged_from=spec.stage_data,
+        environment=() if staging is None else staging.environment,
     )

@@ -62,7 +62,8 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         rank = Rank(spec, options, place, node, server, transport, environment, allocation_ends_at)
         exit_code = rank.run(waker)
         server.close()
-        rank.leave_data()
+        if rank.staging is not None:
+            rank.staging.leave()
         transport.leave(exit_code, together=rank.nobody_hangs)
     except TransportError as error:
         log.error("%s", error)

@@ -20,7 +20,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -35,7 +35,7 @@ from mpisweep.rank.succession import FIRST_WORD_FACTOR
 from mpisweep.rank.together import End, EndedError, Together, Watch
 from mpisweep.rank.transport import Transport, TransportError
 from mpisweep.spec import Spec
-from mpisweep.staged.copies import Copy, held_bytes
+from mpisweep.staged.copies import DATA_VARIABLE, SOURCE_VARIABLE, Copy, held_bytes
 from mpisweep.staged.manifest import Identity
 from mpisweep.staged.places import choose_place, size_text
 from mpisweep.staged.relay import Relay
@@ -43,7 +43,7 @@ from mpisweep.staged.source import Source, StageError, open_source
 from mpisweep.staged.stream import FrameKind
 from mpisweep.staged.writer import CopyWriter
 
-__all__ = ["Staging", "StagingOrder", "staging_order"]
+__all__ = ["Staging", "StagingOrder"]
 
 _REFUSED = 2
 #: Interval of lines about the progress, in seconds.
@@ -72,18 +72,18 @@ class StagingOrder:
     boot: str
     patience_s: float
 
-
-def staging_order(spec: Spec, options: RankOptions, place: Place) -> StagingOrder:
-    """What the sweep and the command line say about staging."""
-    system = batch_system(place.allocation.system)
-    return StagingOrder(
-        source=Path(spec.stage_data),
-        to=options.stage_to,
-        variables=() if system is None else system.local_folders,
-        keeps=options.stage_keep,
-        boot=machine_id(),
-        patience_s=FIRST_WORD_FACTOR * spec.limits.silence_s,
-    )
+    @classmethod
+    def of(cls, spec: Spec, options: RankOptions, place: Place) -> StagingOrder:
+        """What the sweep and the command line say."""
+        system = batch_system(place.allocation.system)
+        return cls(
+            source=Path(spec.stage_data),
+            to=options.stage_to,
+            variables=() if system is None else system.local_folders,
+            keeps=options.stage_keep,
+            boot=machine_id(),
+            patience_s=FIRST_WORD_FACTOR * spec.limits.silence_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +128,12 @@ class Staging:
         order: what to stage.
         transport: between ranks, before any message.
         server: the fork server of this rank, which kills it if it hangs.
-        stop_asked: whether a signal has requested a stop since the last call.
 
     Attributes:
         copy: of the data on this node, from the moment in which this rank uses it.
     """
 
-    def __init__(
-        self, order: StagingOrder, transport: Transport, server: ForkServer, stop_asked: Callable[[], bool]
-    ) -> None:
+    def __init__(self, order: StagingOrder, transport: Transport, server: ForkServer) -> None:
         self._order = order
         self._server = server
         self._host = transport.host
@@ -144,24 +141,27 @@ class Staging:
         self._leader = transport.node_ranks[0]
         self._size = transport.size
         self._exchange = transport.exchange()
-        self._ranks = Together(self._exchange, transport.size, server, stop_asked)
+        self._ranks = Together(self._exchange, transport.size, server)
         self.copy: Copy | None = None
         #: Nodes, and those that lack something; known on rank 0.
         self._nodes = self._lacking = 0
 
     @property
-    def data(self) -> Path:
-        """The root of the copied data."""
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        """Variables that name the copy to trial processes."""
         assert self.copy is not None
-        return self.copy.data
+        return (DATA_VARIABLE, os.fspath(self.copy.data)), (SOURCE_VARIABLE, os.fspath(self._order.source))
 
     @property
     def stop_wanted(self) -> bool:
         """Whether a stop was requested meanwhile."""
         return self._ranks.stop_wanted
 
-    def run(self) -> int | None:
+    def run(self, waker: int) -> int | None:
         """Stage the data; all ranks must call it.
+
+        Args:
+            waker: a signal makes it readable.
 
         Returns:
             None if the data is there; else the exit code with which all ranks end.
@@ -169,6 +169,8 @@ class Staging:
         Raises:
             TransportError: when a rank is lost, or the data does not advance.
         """
+        self._ranks.waker = waker
+        signal.signal(signal.SIGTERM, lambda *_: self._die())
         try:
             self._run()
         except EndedError as ended:
@@ -185,7 +187,7 @@ class Staging:
             copy, self.copy = self.copy, None
             copy.leave(keeps=self._order.keeps)
 
-    def die(self) -> NoReturn:
+    def _die(self) -> NoReturn:
         """Die of SIGTERM; the fork server then removes the copy, as :meth:`leave` does."""
         if self.copy is not None and not self._order.keeps:
             self._server.remove_at_end(os.fspath(self.copy.folder))

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.rank.exchange import Exchange
+from mpisweep.rank.signals import STOP_SIGNALS, drain
 from mpisweep.rank.transport import TransportError
 
 __all__ = ["STOPPED", "End", "EndedError", "Together", "Watch"]
@@ -51,19 +52,17 @@ class Together:
         exchange: with the other ranks.
         size: number of ranks.
         server: the fork server of this rank.
-        stop_asked: whether a signal has requested a stop since the last call.
 
     Attributes:
+        waker: a signal makes it readable.
         stop_wanted: whether a stop was requested.
     """
 
-    def __init__(
-        self, exchange: Exchange, size: int, server: ForkServer, stop_asked: Callable[[], bool]
-    ) -> None:
+    def __init__(self, exchange: Exchange, size: int, server: ForkServer) -> None:
         self._exchange = exchange
         self._size = size
         self._server = server
-        self._stop_asked = stop_asked
+        self.waker = -1
         self.stop_wanted = False
         self._next_beat = 0.0
         self._nap_s = 0.0
@@ -127,7 +126,7 @@ class Together:
 
     def has_stopped(self) -> bool:
         """Whether a stop was requested."""
-        self.stop_wanted = self._stop_asked() or self.stop_wanted
+        self.stop_wanted = bool(drain(self.waker) & STOP_SIGNALS) or self.stop_wanted
         return self.stop_wanted
 
     def end_if_stopped(self) -> None:

@@ -28,7 +28,11 @@ from pathlib import Path
 from mpisweep.staged.manifest import Found, Identity, read_manifest
 from mpisweep.staged.source import StageError
 
-__all__ = ["Copy", "held_bytes", "remove_if_unused"]
+__all__ = ["DATA_VARIABLE", "SOURCE_VARIABLE", "Copy", "held_bytes", "remove_if_unused"]
+
+#: Name the copy, and what it is a copy of, to trial processes and programs.
+DATA_VARIABLE = "MPISWEEP_DATA"
+SOURCE_VARIABLE = "MPISWEEP_DATA_SOURCE"
 
 #: Names that are tried for a copy.
 _NAMES = 16

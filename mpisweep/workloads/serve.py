@@ -77,7 +77,7 @@ def serve(files: list[int], arguments: dict[str, Any]) -> None:
     take_usual_signals()
     adopt_orphans()
     take_place(arguments["environment"], arguments["cores"])
-    data = StagedData.of(arguments["data"], arguments["staged_from"])
+    data = StagedData.of(arguments["environment"])
     folder = Path(arguments["folder"])
     os.chdir(folder)
     spec = parse_spec(arguments["spec"], source=arguments["source"], folder=folder)

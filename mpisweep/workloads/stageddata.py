@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DATA_VARIABLE", "StagedData"]
+from mpisweep.staged.copies import DATA_VARIABLE, SOURCE_VARIABLE
 
-#: Names the copy of the data to trials and their programs.
-DATA_VARIABLE = "MPISWEEP_DATA"
+__all__ = ["StagedData"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +25,10 @@ class StagedData:
     source: str
 
     @classmethod
-    def of(cls, root: str, source: str) -> StagedData | None:
-        """The copy at `root`, which this process and its programs find in the environment; None for none."""
-        if not root:
-            return None
-        os.environ[DATA_VARIABLE] = root
-        return cls(Path(root), source)
+    def of(cls, environment: Mapping[str, str]) -> StagedData | None:
+        """The copy that a worker names to its trial processes; None for none."""
+        root = environment.get(DATA_VARIABLE)
+        return None if root is None else cls(Path(root), environment[SOURCE_VARIABLE])
 
     def local(self, path: str) -> str:
         """The path in the copy of one in the source; any other as it is.
