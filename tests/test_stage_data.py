@@ -28,7 +28,7 @@ import mpisweep as package
 from mpisweep.processes.kernel import HOSTS_VARIABLE, machine_id
 from mpisweep.spec import SpecError, parse_spec
 from mpisweep.spec.preflight import check_startable
-from mpisweep.staged.copies import Copy, remove_if_unused
+from mpisweep.staged.copies import Copy, make_room, remove_if_unused
 from mpisweep.staged.manifest import Identity
 from mpisweep.staged.places import choose_place, size_text
 from mpisweep.staged.relay import BUFFERS, Relay
@@ -280,21 +280,28 @@ def _tar(path: Path, *members: tuple[str, bytes, str]) -> Path:
         ([("l", tarfile.SYMTYPE, "../..")], "has the link 'l' to '../..', which lies outside of it"),
         ([("l", tarfile.SYMTYPE, "/etc")], "has the link 'l' to '/etc', which lies outside of it"),
         ([("h", tarfile.LNKTYPE, "../lock")], "has the link 'h' to '../lock', which lies outside of it"),
-        (
-            # Each link alone stays inside.
-            [
-                ("a/b", tarfile.DIRTYPE, ""), ("a/b/up", tarfile.SYMTYPE, "../.."),
-                ("up", tarfile.SYMTYPE, "a/b/up/.."), ("up/out", tarfile.REGTYPE, ""),
-            ],
-            "up leads out of the data through a link; nothing is staged",
-        ),
     ],
-)  # fmt: skip
+)
 def test_a_tar_file_cannot_write_outside_of_the_copy(tmp_path, members, expected):
     source = open_source(_tar(tmp_path / "evil.tar", *members))
     copy = Copy.claim(tmp_path, identity(source))
     (relay,) = stage_on(source, [copy])
     assert expected in relay.ended[1] + relay.failure
+    assert not list(tmp_path.rglob("out"))
+
+
+def test_links_in_a_tar_file_cannot_lead_out_together(tmp_path):
+    """Each alone stays inside."""
+    archive = _tar(
+        tmp_path / "evil.tar",
+        ("a/b", tarfile.DIRTYPE, ""),
+        ("a/b/up", tarfile.SYMTYPE, "../.."),
+        ("up", tarfile.SYMTYPE, "a/b/up/.."),
+        ("up/out", tarfile.REGTYPE, ""),
+    )
+    source = open_source(archive)
+    (relay,) = stage_on(source, [Copy.claim(tmp_path, identity(source))])
+    assert relay.failure == "up leads out of the data through a link; nothing is staged"
     assert not list(tmp_path.rglob("out"))
 
 
@@ -402,10 +409,16 @@ def test_copies_that_no_process_uses_are_removed_unless_they_are_kept_or_not_our
     kept.keep()
     for copy in (stale, kept):
         os.close(copy._lock)
-    own = Copy.claim(tmp_path, identity(source))
-    foreign = tmp_path / f"{own.identity.own}0123"
+    whose = _interrupted(source, tmp_path, 10)
+    foreign = tmp_path / f"{whose.own}0123"
     foreign.mkdir(mode=0o755)
-    assert own.remove_others() == [stale.folder]
+    # What is there of this copy counts, and what there was before the source changed does not stay.
+    held, removed = make_room(tmp_path, whose)
+    assert removed == [stale.folder]
+    assert held == Copy.claim(tmp_path, whose).size_bytes > 0
+    outdated = _interrupted(source, tmp_path, 10, "n2")
+    assert make_room(tmp_path, replace(outdated, key="changed")) == (0, [tmp_path / outdated.name])
+    own = Copy.claim(tmp_path, identity(source))
     assert [copy.folder.exists() for copy in (stale, kept, used, own)] == [False, True, True, True]
     assert foreign.exists()
     assert not remove_if_unused(used.folder)

@@ -158,6 +158,7 @@ def submit(
         split: number of jobs that share the sweep.
         master: whether rank 0 runs trials too.
         stage_env: whether trial processes import from one file.
+        stage_to: node-local folder for the copies of `stage_data`; may contain ``$VARIABLES`` of each node.
         mail: address that the batch system writes to when the job ends or fails.
         keys: keys of a sweep file; not with a sweep file.
 

@@ -202,16 +202,16 @@ class _Server:
     def _leave(self) -> NoReturn:
         """End every descendant, then this process."""
         signal.signal(RANK_DIED, signal.SIG_IGN)
-        with contextlib.suppress(PermissionError):
+        # A rank that dies of SIGTERM says it in its last moment.
+        with contextlib.suppress(OSError):
+            while packet := self._control.recv(PACKET_BYTES, socket.MSG_DONTWAIT):
+                self._remove_at_end = json.loads(packet).get("remove", self._remove_at_end)
+        if self._remove_at_end:
             # mpirun kills the group of a rank half a second after it has sent SIGTERM.
             os.setpgid(0, 0)
         for process in self._children.values():
             kill_group(process)
         end_descendants(keep=self._stuck, within_s=self._patience_s)
-        # A rank that dies of SIGTERM names it in its last moment.
-        with contextlib.suppress(OSError):
-            while packet := self._control.recv(PACKET_BYTES, socket.MSG_DONTWAIT):
-                self._remove_at_end = json.loads(packet).get("remove", self._remove_at_end)
         if self._remove_at_end:
             remove_if_unused(Path(self._remove_at_end))
         os._exit(0)

@@ -25,6 +25,7 @@ from mpisweep.results import ResultsError
 from mpisweep.results.comparison import Rerun, compare
 from mpisweep.results.load import Sweep
 from mpisweep.scheduling.teams import all_devices
+from mpisweep.staged.copies import DATA_VARIABLE, SOURCE_VARIABLE
 from mpisweep.workloads.outputs import read_outputs
 
 __all__ = ["rerun"]
@@ -63,6 +64,7 @@ def rerun(sweep: Sweep, number: int, folder: Path, tell: Callable[[DeviceShare],
                 worker=0,
                 timeout_s=sweep.spec.limits.timeout_s,
                 stall_s=sweep.spec.limits.stall_s,
+                environment=_data(sweep.spec.stage_data),
             )
             processes = [TrialProcess(server, setting, rank, share) for rank, share in enumerate(shares)]
             columns: dict[str, ColumnValues] = dict(sweep.configuration(number))
@@ -94,6 +96,11 @@ def _shares(sweep: Sweep, number: int) -> list[DeviceShare]:
     node = Node(node.cores[: ranks * had], node.gpus)
     shares = lay_out([node] * ranks, has_master=True, policy="works", host="this machine")
     return [share for share in shares if share is not None]
+
+
+def _data(source: str) -> tuple[tuple[str, str], ...]:
+    """Name the data to the trial: a folder is read where it is, without a copy."""
+    return ((DATA_VARIABLE, source), (SOURCE_VARIABLE, source)) if source and Path(source).is_dir() else ()
 
 
 def _teams(shares: Sequence[DeviceShare]) -> list[Team | None]:

@@ -35,7 +35,7 @@ from mpisweep.rank.succession import FIRST_WORD_FACTOR
 from mpisweep.rank.together import End, EndedError, Together, Watch
 from mpisweep.rank.transport import Transport, TransportError
 from mpisweep.spec import Spec
-from mpisweep.staged.copies import DATA_VARIABLE, SOURCE_VARIABLE, Copy, held_bytes
+from mpisweep.staged.copies import DATA_VARIABLE, SOURCE_VARIABLE, Copy, make_room
 from mpisweep.staged.manifest import Identity
 from mpisweep.staged.places import choose_place, size_text
 from mpisweep.staged.relay import Relay
@@ -240,14 +240,15 @@ class Staging:
         return _Offer(True, copy.entries, copy.is_complete, os.fspath(copy.folder))
 
     def _claim(self, identity: Identity, needs_bytes: int) -> Copy:
+        def clear(folder: Path) -> int:
+            held, removed = make_room(folder, identity)
+            for stale in removed:
+                log.info("%s: removed a copy of data that no run uses any more", stale)
+            return held
+
         order = self._order
-        place = choose_place(
-            order.to, order.variables, os.environ, needs_bytes, lambda folder: held_bytes(folder, identity)
-        )
-        copy = Copy.claim(place.folder, identity)
-        for folder in copy.remove_others():
-            log.info("%s: removed a copy of data that no run uses any more", folder)
-        return copy
+        place = choose_place(order.to, order.variables, os.environ, needs_bytes, clear)
+        return Copy.claim(place.folder, identity)
 
     def _decide(self, offers: list[_Offer]) -> _Order:
         """The nodes that lack something take part, from the first entry that any of them lacks."""

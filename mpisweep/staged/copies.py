@@ -28,7 +28,7 @@ from pathlib import Path
 from mpisweep.staged.manifest import Found, Identity, read_manifest
 from mpisweep.staged.source import StageError
 
-__all__ = ["DATA_VARIABLE", "SOURCE_VARIABLE", "Copy", "held_bytes", "remove_if_unused"]
+__all__ = ["DATA_VARIABLE", "SOURCE_VARIABLE", "Copy", "make_room", "remove_if_unused"]
 
 #: Name the copy, and what it is a copy of, to trial processes and programs.
 DATA_VARIABLE = "MPISWEEP_DATA"
@@ -124,24 +124,26 @@ class Copy:
             _remove(self.folder)
         os.close(self._lock)
 
-    def remove_others(self) -> list[Path]:
-        """Remove copies of this user on this node that no process uses, and return their folders.
 
-        Copies of other sources stay if they are kept for a later run.
-        """
-        removed: list[Path] = []
-        for folder in self.folder.parent.glob(f"{_escaped(self.identity.own)}*"):
-            is_same = folder.name.partition(".")[0] == self.identity.name.partition(".")[0]
-            is_spared = folder == self.folder or not (is_same or not (folder / "keep").exists())
-            if not is_spared and remove_if_unused(folder):
-                removed.append(folder)
-        return removed
+def make_room(place: Path, identity: Identity) -> tuple[int, list[Path]]:
+    """Remove copies of this user on this node that no process uses.
 
+    Those of other sources stay if they are kept for a later run; so does what there is of this one.
 
-def held_bytes(place: Path, identity: Identity) -> int:
-    """Size of what a place has of this copy already."""
-    folder = place / identity.name
-    return read_manifest(folder, identity).size_bytes if _is_own(folder) else 0
+    Returns:
+        The size of what there is of this one, and the folders that were removed.
+    """
+    held, removed = 0, []
+    for folder in sorted(place.glob(f"{_escaped(identity.own)}*")):
+        if folder.name == identity.name and _is_own(folder):
+            found = read_manifest(folder, identity, looks=False)
+            if found.offset:
+                held = found.size_bytes
+                continue
+        is_same = folder.name.partition(".")[0] == identity.name.partition(".")[0]
+        if (is_same or not (folder / "keep").exists()) and remove_if_unused(folder):
+            removed.append(folder)
+    return held, removed
 
 
 def remove_if_unused(folder: Path) -> bool:

@@ -57,7 +57,7 @@ def choose_place(
     variables: Sequence[str],
     environment: Mapping[str, str],
     needs_bytes: int,
-    held_bytes: Callable[[Path], int] = lambda _: 0,
+    make_room: Callable[[Path], int] = lambda _: 0,
 ) -> Place:
     """Choose the folder for a copy on this node.
 
@@ -66,17 +66,18 @@ def choose_place(
         variables: with node-local folders of the batch system, the best first.
         environment: of this process.
         needs_bytes: size of the copy.
-        held_bytes: what a folder has of the copy already.
+        make_room: removes from a folder what nobody needs, and returns the size of what it has of the copy.
 
     Raises:
         StageError: when there is no folder, or no room.
     """
     if to:
-        return _named_place(to, environment, needs_bytes, held_bytes)
+        return _named_place(to, environment, needs_bytes, make_room)
     refused: list[str] = []
     for name, folder in _candidates(variables, environment):
+        held_bytes = make_room(folder)
         place = Place(folder, _room_bytes(folder), f"${name}" if name else "")
-        if place.room_bytes + held_bytes(folder) >= needs_bytes:
+        if place.room_bytes + held_bytes >= needs_bytes:
             return place
         refused.append(f"{place} has room for {size_text(place.room_bytes)}")
     rooms = "; ".join(refused) or "there is none"
@@ -87,17 +88,18 @@ def choose_place(
 
 
 def _named_place(
-    to: str, environment: Mapping[str, str], needs_bytes: int, held_bytes: Callable[[Path], int]
+    to: str, environment: Mapping[str, str], needs_bytes: int, make_room: Callable[[Path], int]
 ) -> Place:
     folder = Path(_expanded(to, environment)).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        held_bytes = make_room(folder)
         room_bytes = _free_bytes(folder)
     except OSError as error:
         raise StageError(f"--stage-to {folder}: cannot be used: {error.strerror}") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise StageError(f"--stage-to {folder}: may not be written")
-    if room_bytes + held_bytes(folder) < needs_bytes:
+    if room_bytes + held_bytes < needs_bytes:
         raise StageError(
             f"--stage-to {folder}: has {size_text(room_bytes)} free, but the data takes "
             f"{size_text(needs_bytes)}; set it to a larger node-local folder"

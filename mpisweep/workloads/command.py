@@ -163,6 +163,10 @@ class _Run:
             values["directory"] = os.fspath(trial.directory)
         if trial.data is not None:
             values["data"] = os.fspath(trial.data)
+        elif "data" in names and "data" not in trial.params:
+            raise TrialFailedError(
+                FailureCause.EXCEPTION, "the command contains {data}, but no data is staged"
+            )
         # The user's parameters take precedence over these names.
         return values | trial.params
 
