@@ -226,7 +226,10 @@ def _folders() -> dict[str, int]:
 
 
 def import_modules(modules: Sequence[str], pack: str = "") -> None:
-    """Import modules here, from a pack if there is one that can be used; say so on standard error if not."""
+    """Import modules here, from a pack if there is one.
+
+    Standard error says so if the pack cannot be used.
+    """
     with contextlib.ExitStack() as staged:
         if pack:
             try:

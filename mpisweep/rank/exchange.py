@@ -1,6 +1,6 @@
-"""Facts and chunks between ranks while they start, beside the messages of :mod:`mpisweep.rank.transport`.
+"""Facts and chunks between ranks while they start.
 
-All ranks depend on each other here, so a lost one ends all of them: :meth:`Exchange.check` finds it, and the
+They have tags of their own, beside the messages of :mod:`mpisweep.rank.transport`.  All ranks depend on each other here, so a lost one ends all of them: :meth:`Exchange.check` finds it, and the
 launcher restarts the ranks.  Nothing waits.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["Exchange", "ExchangeError", "LoneExchange", "MpiExchange", "survives
 #: Beside the tag of messages.
 _FACT_TAG = 8
 _CHUNK_TAG = 9
-#: Interval of looking for lost ranks, in seconds.
+#: Interval of checks for dead ranks, in seconds.
 _LOOK_S = 0.5
 #: Open MPI sets it to 1 if it survives the death of a rank.
 _SURVIVES = "OMPI_MCA_mpi_ft_enable"
@@ -51,7 +51,7 @@ class Exchange(Protocol):
         """See :class:`mpisweep.staged.relay.Wire`."""
 
     def check(self) -> None:
-        """Look for lost ranks, from time to time.
+        """Detect lost ranks, from time to time.
 
         Raises:
             ExchangeError: when there is one.

@@ -164,7 +164,7 @@ class Staging:
             waker: a signal makes it readable.
 
         Returns:
-            None if the data is there; else the exit code with which all ranks end.
+            None if every node has the data; else the exit code with which all ranks end.
 
         Raises:
             TransportError: when a rank is lost, or the data does not advance.

@@ -1,6 +1,6 @@
-"""What all ranks do together before the first message: wait for each other and for disks, none for ever.
+"""Waiting for other ranks and for disks before the first message, for none of them for ever.
 
-While a rank waits it goes on turning: it looks for lost ranks and sends heartbeats to its fork server, which
+While a rank waits it goes on turning: it detects lost ranks and sends heartbeats to its fork server, which
 kills it when it hangs.  What waits for a disk does so in a thread.
 """
 
@@ -136,7 +136,10 @@ class Together:
 
 
 class Watch:
-    """Ends all ranks when something stands still for too long; time without this process does not count."""
+    """Ends all ranks when something stands still for too long.
+
+    Time in which this process did not run does not count.
+    """
 
     def __init__(self, patience_s: float) -> None:
         self._patience_s = patience_s

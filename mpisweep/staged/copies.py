@@ -8,7 +8,7 @@ A copy is a folder with these in it::
     keep       exists if the copy outlives the runs that use it
 
 Each rank of the node holds a shared lock (``flock``) on ``lock``, which the kernel releases however the
-process ends.  Whoever gets it exclusively knows that no process uses the copy, and may write or remove it.
+process ends.  A process that gets it exclusively knows that no other uses the copy, and may change it.
 So the last rank that leaves removes the copy, and a later run removes those that nobody could.
 
 A copy that another run is writing, or uses while its source has changed, is left alone; this run makes one of
@@ -65,7 +65,7 @@ class Copy:
 
     @classmethod
     def claim(cls, place: Path, identity: Identity) -> Copy:
-        """Use the copy of this source in `place` if it is complete; else become its only user, and make it.
+        """Use the copy of this source in `place`; become its only user if it is not complete.
 
         Raises:
             StageError: when `place` cannot be written.
@@ -185,7 +185,7 @@ def _locked(folder: Path) -> int | None:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileNotFoundError:
         return None
-    # Whoever removes it holds the lock until nothing is left.
+    # The process that removes it holds the lock until nothing is left.
     if _lock(lock, fcntl.LOCK_SH) and _is_linked(lock, folder / "lock"):
         return lock
     os.close(lock)

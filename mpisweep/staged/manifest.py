@@ -53,7 +53,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a manifest says, as far as the copy agrees: entries, their bytes, and where to continue."""
+    """What a manifest says, as far as the copy agrees, and where to continue it."""
 
     entries: int = 0
     size_bytes: int = 0

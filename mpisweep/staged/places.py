@@ -108,7 +108,7 @@ def _named_place(
 
 
 def _expanded(to: str, environment: Mapping[str, str]) -> str:
-    """Replace variables, which each node has for itself."""
+    """Replace variables by their values on this node."""
 
     def value(found: re.Match[str]) -> str:
         name = found[1] or found[2]

@@ -92,7 +92,9 @@ class Source(Protocol):
     read_bytes: int
 
     def entries(self, start: int = 0) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-        """Read the entries from number `start` on, each with its content, which is to be consumed first.
+        """Read the entries from number `start` on, each with its content.
+
+        The content is to be consumed before the next entry.
 
         Raises:
             StageError: when the source cannot be read, or has changed.

@@ -1,4 +1,4 @@
-"""The stream from the reader to the writers: entries and their content in chunks of a fixed size.
+"""The stream from the reader to the writers: entries and their content in chunks.
 
 A chunk is a whole number of frames, so each can be unpacked by itself::
 
@@ -129,7 +129,7 @@ def pack(
     ended_by: Callable[[], tuple[FrameKind, str] | None],
     note_end: Callable[[FrameKind, str], None],
 ) -> None:
-    """Read the source from entry `start` on and give it away in chunks; the last one ends the stream.
+    """Read the source from entry `start` on, and give it away in chunks.
 
     Args:
         source: the data.

@@ -131,7 +131,7 @@ class CopyWriter:
         if entry.kind is EntryKind.FILE:
             file, self._file = self._file, -1
             try:
-                # Its owner can read and replace it, whoever could in the source.
+                # The user can read and replace it, also if only others could in the source.
                 os.fchmod(file, entry.mode & 0o755 | 0o600)
                 os.utime(file, ns=(entry.mtime_ns, entry.mtime_ns))
             finally:

@@ -96,7 +96,6 @@ class Trial:
         cores: number of CPU cores that each rank of the trial may use.
         rank: this process's rank within the trial; 0 if it has only one.
         ranks: number of the trial's ranks.
-        data: this node's copy of the data that is staged; None if none is.
     """
 
     def __init__(
@@ -131,7 +130,6 @@ class Trial:
         self.ranks = team.size if team else 1
         self.team = team
         self._staged = staged
-        self.data = None if staged is None else staged.root
         self._sweep_seed = sweep_seed
         self._folder = folder
         self._send = send
@@ -187,8 +185,13 @@ class Trial:
         """Whether :attr:`directory` exists, because an earlier attempt used it."""
         return (self._folder / str(self.number)).is_dir()
 
+    @property
+    def data(self) -> Path | None:
+        """This node's copy of the data that is staged; None if none is."""
+        return None if self._staged is None else self._staged.root
+
     def local(self, path: str) -> str:
-        """The path on this node's disk of a file or folder of the staged data; any other path as it is."""
+        """The path on this node of something in the staged data; any other path as it is."""
         return path if self._staged is None else self._staged.local(path)
 
     def report(self, step: int, **metrics: float) -> None:
