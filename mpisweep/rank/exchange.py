@@ -1,7 +1,8 @@
 """Facts and chunks between ranks while they start.
 
-They have tags of their own, beside the messages of :mod:`mpisweep.rank.transport`.  All ranks depend on each other here, so a lost one ends all of them: :meth:`Exchange.check` finds it, and the
-launcher restarts the ranks.  Nothing waits.
+They have tags of their own, beside the messages of :mod:`mpisweep.rank.transport`.  All ranks depend on each
+other here, so a lost one ends all of them: :meth:`Exchange.check` finds it, and the launcher restarts the
+ranks.  Nothing waits.
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ class Trial:
 
     @property
     def data(self) -> Path | None:
-        """This node's copy of the data that is staged; None if none is."""
+        """The copy on this node of the data that is staged; None if none is."""
         return None if self._staged is None else self._staged.root
 
     def local(self, path: str) -> str:
