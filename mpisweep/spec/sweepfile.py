@@ -187,8 +187,7 @@ class _Parser:
     def _get(self, raw: Mapping[str, Any], name: str, table: str = "") -> Any:
         """Check and return the value of a key, or its default."""
         key = key_of(name, table)
-        problem = key.problem(raw[name]) if name in raw else None
-        if problem:
+        if name in raw and (problem := key.problem(raw[name])):
             self._wording.fail(key.path, problem)
         return key.get(raw)
 
