@@ -187,7 +187,8 @@ class _Parser:
     def _get(self, raw: Mapping[str, Any], name: str, table: str = "") -> Any:
         """Check and return the value of a key, or its default."""
         key = key_of(name, table)
-        if name in raw and (problem := key.problem(raw[name])):
+        problem = key.problem(raw[name]) if name in raw else None
+        if problem:
             self._wording.fail(key.path, problem)
         return key.get(raw)
 
@@ -233,9 +234,8 @@ class _Parser:
             self._wording.fail("workload", str(error))
 
     def _has_speed(self, workload: Workload, described: WorkloadDescription | None) -> bool:
-        if described is not None:
-            return any(metric.name == SPEED for metric in described.metrics)
-        return self._is_recorded and isinstance(workload, BuiltinWorkload)
+        is_known = self._is_recorded and isinstance(workload, BuiltinWorkload)
+        return any(metric.name == SPEED for metric in described.metrics) if described else is_known
 
     def _search(self, raw: Mapping[str, Any], *, names_own: bool) -> str:
         """The search; `names_own`: whether the workload can name parameters of its own, as Optuna's do."""
