@@ -21,7 +21,7 @@ __all__ = ["Exchange", "ExchangeError", "LoneExchange", "MpiExchange", "survives
 #: Beside the tag of messages.
 _FACT_TAG = 8
 _CHUNK_TAG = 9
-#: Interval of checks for dead ranks, in seconds.
+#: Interval of detecting lost ranks, in seconds.
 _LOOK_S = 0.5
 #: Open MPI sets it to 1 if it survives the death of a rank.
 _SURVIVES = "OMPI_MCA_mpi_ft_enable"
