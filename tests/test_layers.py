@@ -698,5 +698,15 @@ def test_a_command_imports_no_other_commands():
     others = {name for name in found if name.startswith("mpisweep.cli.")}
     assert others == {
         f"mpisweep.cli.{name}"
-        for name in ("after", "arguments", "examples", "parser", "pilots", "program", "run", "stageargs", "sweepargs")
+        for name in (
+            "after",
+            "arguments",
+            "examples",
+            "parser",
+            "pilots",
+            "program",
+            "run",
+            "stageargs",
+            "sweepargs",
+        )
     }
