@@ -147,8 +147,9 @@ class _Server:
         #: Children that the rank has killed.
         self._killed_by_rank: set[int] = set()
         self._wakeup: socket.socket | None = None
-        #: The rank's copy of the data, if it is to be removed; empty for none.
-        self._remove_at_end = ""
+        #: The rank's copy of the data, to remove if SIGTERM ends the rank; empty for none.
+        self._copy = ""
+        self._is_terminated = False
         self._rank = os.getppid()
         #: Limit on the rank's silence, and its current silence, in seconds; see :meth:`_watch_rank`.
         self._silence_s = math.inf
@@ -160,7 +161,7 @@ class _Server:
         for end in (waker, self._wakeup):
             end.setblocking(False)
         for number in JOB_SIGNALS:
-            signal.signal(number, lambda *_: self._signals.note())
+            signal.signal(number, self._on_job_signal)
         signal.signal(RANK_DIED, lambda *_: self._leave())
         adopt_orphans()
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -199,21 +200,22 @@ class _Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._rank, signal.SIGKILL)
 
+    def _on_job_signal(self, number: int, _: object) -> None:
+        self._is_terminated = self._is_terminated or number == signal.SIGTERM
+        self._signals.note()
+
     def _leave(self) -> NoReturn:
         """End every descendant, then this process."""
         signal.signal(RANK_DIED, signal.SIG_IGN)
-        # A rank that dies of SIGTERM says it in its last moment.
-        with contextlib.suppress(OSError):
-            while packet := self._control.recv(PACKET_BYTES, socket.MSG_DONTWAIT):
-                self._remove_at_end = json.loads(packet).get("remove", self._remove_at_end)
-        if self._remove_at_end:
+        copy = self._copy if self._is_terminated else ""
+        if copy:
             # mpirun kills the group of a rank half a second after it has sent SIGTERM.
             os.setpgid(0, 0)
         for process in self._children.values():
             kill_group(process)
         end_descendants(keep=self._stuck, within_s=self._patience_s)
-        if self._remove_at_end:
-            remove_if_unused(Path(self._remove_at_end))
+        if copy:
+            remove_if_unused(Path(copy))
         os._exit(0)
 
     def _serve_request(self) -> bool:
@@ -231,8 +233,8 @@ class _Server:
                 self._kill(child)
             case {"beat": _}:
                 self._silent_s = 0.0
-            case {"remove": folder}:
-                self._remove_at_end = folder
+            case {"copy": folder}:
+                self._copy = folder
             case {"watch": silence_s}:
                 self._silence_s, self._silent_s = silence_s or math.inf, 0.0
             case {"preload": modules, "pack": pack}:

@@ -117,9 +117,14 @@ class ForkServer:
         """Send a heartbeat."""
         self._request([], beat=True)
 
-    def remove_at_end(self, folder: str) -> None:
-        """Have a copy of data removed when this process has died and its trials have ended."""
-        self._request([], remove=folder)
+    def remove_if_terminated(self, folder: str) -> None:
+        """Have a copy of data removed if :meth:`terminate` or SIGTERM to the server precedes its end."""
+        self._request([], copy=folder)
+
+    def terminate(self) -> None:
+        """Say that this process is about to die of SIGTERM: no message would be read in time."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process, signal.SIGTERM)
 
     def kill(self, child: int) -> None:
         """Kill the child and its process group; does nothing if it has ended."""

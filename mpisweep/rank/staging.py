@@ -189,8 +189,7 @@ class Staging:
 
     def _die(self) -> NoReturn:
         """Die of SIGTERM; the fork server then removes the copy, as :meth:`leave` does."""
-        if self.copy is not None and not self._order.keeps:
-            self._server.remove_at_end(os.fspath(self.copy.folder))
+        self._server.terminate()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("SIGTERM is not blocked")
@@ -363,6 +362,8 @@ class Staging:
                 raise TransportError(str(error)) from error
         if self._order.keeps:
             self.copy.keep()
+        else:
+            self._server.remove_if_terminated(os.fspath(self.copy.folder))
 
     def _identity(self, plan: _Plan) -> Identity:
         return Identity(plan.source, plan.key, self._host, self._order.boot)
