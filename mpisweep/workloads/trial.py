@@ -126,8 +126,7 @@ class Trial:
         self.params: dict[str, Any] = params
         self.device = device
         self.cores = cores
-        self.rank = team.rank if team else 0
-        self.ranks = team.size if team else 1
+        self.rank, self.ranks = (team.rank, team.size) if team else (0, 1)
         self.team = team
         self._staged = staged
         self._sweep_seed = sweep_seed
