@@ -103,8 +103,8 @@ def test_pruned_trials_are_told_in_the_line_of_progress_by_watch_and_in_the_repo
     assert "3 pruned" in screen.getvalue()
     assert mpisweep("report", "r.h5", "-o", "page.html").returncode == 0
     page = (folder / "page.html").read_text()
-    [table] = re.findall(r'<table class="states">(.*?)</table>', page, re.DOTALL)
-    rows = re.findall(r"<tr><td>(\w+)</td><td>(\d+)</td>", table)
+    [table] = re.findall(r"<h3>Trials by state</h3>(.*?)</table>", page, re.DOTALL)
+    rows = re.findall(r"<tr><th[^>]*>(\w+)</th><td[^>]*>(\d+)</td>", table)
     assert rows == [("complete", "5"), ("pruned", "3")]
 
 

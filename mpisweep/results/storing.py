@@ -40,6 +40,9 @@ def serve_snapshots(files: list[int], arguments: Mapping[str, Any]) -> None:
         files: the socket.
         arguments: unused.
     """
+    # A snapshot is never urgent; a trial's data loader on the same core is.
+    with contextlib.suppress(OSError):
+        os.nice(10)
     with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
         for text in line:
             print(json.dumps(_answer(json.loads(text))), file=line, flush=True)
@@ -79,21 +82,10 @@ def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compact(asked: Mapping[str, Any]) -> dict[str, Any]:
-    from concurrent.futures import ThreadPoolExecutor
-
     from mpisweep.results.compaction import compact
 
-    # Priority belongs to a thread (Linux), and only root can raise it again.  All ranks wait for the last
-    # snapshot: on two cores with a load of 15 it took 18 s at low priority, 12 s without.
-    with ThreadPoolExecutor(1, initializer=_lower_priority) as thread:
-        thread.submit(compact, Path(asked["path"]), asked["keep"], Path(asked["token"])).result()
+    compact(Path(asked["path"]), asked["keep"], Path(asked["token"]))
     return {}
-
-
-def _lower_priority() -> None:
-    # A snapshot of a running sweep is never urgent; a trial's data loader on the same core is.
-    with contextlib.suppress(OSError):
-        os.nice(10)
 
 
 def _close(asked: Mapping[str, Any]) -> dict[str, Any]:
