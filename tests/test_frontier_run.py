@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 
+import pytest
+
 import mpisweep as package
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -34,6 +36,7 @@ def states(path) -> dict[str, list[int]]:
     }
 
 
+@pytest.mark.long
 def test_of_seven_hundred_sizes_about_ten_run_out_of_memory_and_a_larger_limit_opens_the_rest(
     folder, mpisweep: Run
 ):

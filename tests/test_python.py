@@ -39,6 +39,12 @@ y = 2.5
 """
 
 
+@pytest.fixture(autouse=True)
+def no_trial_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of trial processes, which import this module, may have run in this process before."""
+    monkeypatch.delitem(sys.modules, "mpisweep.workloads.serve", raising=False)
+
+
 @pytest.fixture
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the workloads as the working directory of this process."""

@@ -272,6 +272,7 @@ grace = 60
 """
 
 
+@pytest.mark.long
 def test_resnet50_on_two_ranks_resumes_bit_for_bit(folder, environment, mpisweep: Run):
     (folder / "s.toml").write_text(RESNET)
     assert mpisweep("run", "s.toml", "-o", "whole.h5", "-n", "2").returncode == 0

@@ -101,6 +101,7 @@ def skeleton(line: str) -> str:
     return re.sub(r"[\d.:]+", "#", line).strip()
 
 
+@pytest.mark.long
 @pytest.mark.mpi
 def test_the_tutorial_runs_as_it_is_written(tmp_path: Path, environment: dict[str, str]):
     for _, name, text in BLOCK.findall(TUTORIAL):

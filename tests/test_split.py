@@ -521,6 +521,7 @@ def search_of(process: subprocess.Popen[str]) -> psutil.Process:
     return found[0]
 
 
+@pytest.mark.long
 def test_killed_searches_masters_and_members_propose_no_number_twice_and_no_trial_too_many(
     folder, member, mpisweep: Run
 ):

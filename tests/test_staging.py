@@ -133,6 +133,7 @@ def test_resnet50_from_a_pack_gives_the_same_results(folder, mpisweep: Run, cach
     assert list(cache.glob("mpisweep/imports-*.pack"))
 
 
+@pytest.mark.long
 def test_an_unwritable_cache_is_reported_and_the_sweep_runs_without_it(
     folder, mpisweep: Run, cache: Path, environment
 ):

@@ -88,6 +88,7 @@ def test_a_chain_continues_until_the_sweep_is_complete_and_cancels_the_rest(
     assert f"cancelled {counted(8 - len(began), 'job')} after it" in log(here, last)
 
 
+@pytest.mark.long
 def test_each_job_of_a_split_sweep_begins_a_chain(here: Path, run: Run, standins, cluster):
     sweep(here, "first_of_its_job", 6)
     ids = submit_it(run, standins, "--split", "2", "--chain", "7")
