@@ -13,6 +13,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,11 @@ def filled(words: tuple[str, ...] | list[str]) -> list[str]:
     return [PLACEHOLDERS.get(word, word) for word in words]
 
 
+SWEEP = (
+    'workload = "my_train:train"\n[parameters]\nwidth = { from = 1, to = 64 }\n[limits]\ntimeout = "10m"\n'
+)
+
+
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory: what a reader has, a checkout and files with the names of the pages."""
@@ -84,10 +90,11 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "import argparse\nargparse.ArgumentParser().parse_args()\n", encoding="utf-8"
     )
     (folder / "digits.py").write_text(OBJECTIVE, encoding="utf-8")
-    (folder / "sweep.toml").write_text(
-        'workload = "my_train:train"\n[parameters]\nwidth = { from = 1, to = 64 }\n[limits]\ntimeout = "10m"\n',
-        encoding="utf-8",
-    )
+    for name in ("sweep.toml", "coarse.toml", "fine.toml", "first.toml", "second.toml"):
+        (folder / name).write_text(SWEEP, encoding="utf-8")
+    (folder / "image").write_bytes(b"1")
+    with tarfile.open(folder / "imagenet.tar", "w") as images:
+        images.add(folder / "image", "image")
     (folder / "points.csv").write_text("batch_size,learning_rate\n64,0.1\n256,0.15\n", encoding="utf-8")
     (folder / "by-hand.csv").write_text("batch_size,loss\n64,0.1\n256,0.15\n", encoding="utf-8")
     monkeypatch.chdir(folder)

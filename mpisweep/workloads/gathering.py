@@ -146,7 +146,8 @@ class Gathered:
             self.since = started_at
         columns = self._metrics
         if columns.keys() != metrics.keys():
-            for name in metrics.keys() - columns.keys():
+            # In the order of the metrics, which is that of the columns of the results.
+            for name in [name for name in metrics if name not in columns]:
                 columns[name] = [None] * len(self.numbers)
             for name in columns.keys() - metrics.keys():
                 columns[name].append(None)
