@@ -55,10 +55,6 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
             "40 trials of a function, proposed from the results so far",
             "mpisweep run model:train -p width=16:1024 --search tpe --trials 40",
         ),
-        _example(
-            "read the data once, and copy it to every node",
-            "mpisweep run sweep.toml --stage-data images",
-        ),
     ),
     "check": (
         _example("validate a sweep file, and count its trials", "mpisweep check sweep.toml"),
