@@ -56,7 +56,7 @@ from mpisweep.processes.kernel import (
 )
 from mpisweep.processes.shared_page import SignalPage
 from mpisweep.processes.staging import import_modules
-from mpisweep.staged.copies import remove_if_unused
+from mpisweep.staged.copies import remove_after_death
 
 __all__ = ["PACKET_BYTES", "RANK_DIED", "Died", "Notice", "Stays", "run_fork_server"]
 
@@ -149,7 +149,7 @@ class _Server:
         self._wakeup: socket.socket | None = None
         #: The rank's copy of the data, to remove if SIGTERM ends the rank; empty for none.
         self._copy = ""
-        self._is_terminated = False
+        self._caught: set[int] = set()
         self._rank = os.getppid()
         #: Limit on the rank's silence, and its current silence, in seconds; see :meth:`_watch_rank`.
         self._silence_s = math.inf
@@ -161,7 +161,7 @@ class _Server:
         for end in (waker, self._wakeup):
             end.setblocking(False)
         for number in JOB_SIGNALS:
-            signal.signal(number, self._on_job_signal)
+            signal.signal(number, lambda caught, _: self._note(caught))
         signal.signal(RANK_DIED, lambda *_: self._leave())
         adopt_orphans()
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -200,14 +200,17 @@ class _Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._rank, signal.SIGKILL)
 
-    def _on_job_signal(self, number: int, _: object) -> None:
-        self._is_terminated = self._is_terminated or number == signal.SIGTERM
+    def _note(self, caught: int) -> None:
+        self._caught.add(caught)
         self._signals.note()
 
     def _leave(self) -> NoReturn:
         """End every descendant, then this process."""
         signal.signal(RANK_DIED, signal.SIG_IGN)
-        copy = self._copy if self._is_terminated else ""
+        with contextlib.suppress(OSError):
+            while packet := self._control.recv(PACKET_BYTES, socket.MSG_DONTWAIT):
+                self._copy = json.loads(packet).get("copy", self._copy)
+        copy = self._copy if signal.SIGTERM in self._caught else ""
         if copy:
             # mpirun kills the group of a rank half a second after it has sent SIGTERM.
             os.setpgid(0, 0)
@@ -215,7 +218,7 @@ class _Server:
             kill_group(process)
         end_descendants(keep=self._stuck, within_s=self._patience_s)
         if copy:
-            remove_if_unused(Path(copy))
+            remove_after_death(Path(copy))
         os._exit(0)
 
     def _serve_request(self) -> bool:
@@ -239,8 +242,7 @@ class _Server:
                 self._silence_s, self._silent_s = silence_s or math.inf, 0.0
             case {"preload": modules, "pack": pack}:
                 import_modules(modules, pack)
-        for file in files:
-            os.close(file)
+        _close_all(files)
         return True
 
     def _kill(self, child: int) -> None:
@@ -389,8 +391,7 @@ def _arguments_of(file: int) -> dict[str, Any]:
     """Read the arguments of a child; the file position is shared with the writer."""
     with open(file, "rb") as stored:
         stored.seek(0)
-        arguments: dict[str, Any] = json.load(stored)
-        return arguments
+        return dict(json.load(stored))
 
 
 def _load(entry: str) -> Callable[[list[int], dict[str, Any]], object]:

@@ -23,7 +23,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from mpisweep.batch.registry import batch_system
 from mpisweep.processes.forkserver import ForkServer
@@ -187,12 +186,11 @@ class Staging:
             copy, self.copy = self.copy, None
             copy.leave(keeps=self._order.keeps)
 
-    def _die(self) -> NoReturn:
+    def _die(self) -> None:
         """Die of SIGTERM; the fork server then removes the copy, as :meth:`leave` does."""
         self._server.terminate()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("SIGTERM is not blocked")
 
     def _run(self) -> None:
         source, plan = self._look()
@@ -236,6 +234,7 @@ class Staging:
             copy = self.copy = self._ranks.beside(lambda: self._claim(identity, plan.needs_bytes))
         except StageError as error:
             return _Offer(acts=True, refusal=f"{self._host}: {error}")
+        self._note(os.fspath(copy.folder))
         return _Offer(True, copy.entries, copy.is_complete, os.fspath(copy.folder))
 
     def _claim(self, identity: Identity, needs_bytes: int) -> Copy:
@@ -248,6 +247,11 @@ class Staging:
         order = self._order
         place = choose_place(order.to, order.variables, os.environ, needs_bytes, clear)
         return Copy.claim(place.folder, identity)
+
+    def _note(self, folder: str) -> None:
+        """Have the copy removed if this rank is ended by SIGTERM."""
+        if not self._order.keeps:
+            self._server.remove_if_terminated(folder)
 
     def _decide(self, offers: list[_Offer]) -> _Order:
         """The nodes that lack something take part, from the first entry that any of them lacks."""
@@ -355,6 +359,7 @@ class Staging:
 
     def _use(self, folder: str, plan: _Plan) -> None:
         """Use the copy that the rank in charge of this node has made."""
+        self._note(folder)
         if self.copy is None:
             try:
                 self.copy = Copy.join(Path(folder), self._identity(plan))
@@ -362,8 +367,6 @@ class Staging:
                 raise TransportError(str(error)) from error
         if self._order.keeps:
             self.copy.keep()
-        else:
-            self._server.remove_if_terminated(os.fspath(self.copy.folder))
 
     def _identity(self, plan: _Plan) -> Identity:
         return Identity(plan.source, plan.key, self._host, self._order.boot)

@@ -23,12 +23,13 @@ import fcntl
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from mpisweep.staged.manifest import Found, Identity, read_manifest
 from mpisweep.staged.source import StageError
 
-__all__ = ["DATA_VARIABLE", "SOURCE_VARIABLE", "Copy", "make_room", "remove_if_unused"]
+__all__ = ["DATA_VARIABLE", "SOURCE_VARIABLE", "Copy", "make_room", "remove_after_death", "remove_if_unused"]
 
 #: Name the copy, and what it is a copy of, to trial processes and programs.
 DATA_VARIABLE = "MPISWEEP_DATA"
@@ -36,6 +37,9 @@ SOURCE_VARIABLE = "MPISWEEP_DATA_SOURCE"
 
 #: Names that are tried for a copy.
 _NAMES = 16
+#: How long a dying process may keep its locks, and the pause between two tries, in seconds.
+_UNLOCKED_S = 3.0
+_PAUSE_S = 0.02
 
 
 class Copy:
@@ -144,6 +148,17 @@ def make_room(place: Path, identity: Identity) -> tuple[int, list[Path]]:
         if (is_same or not (folder / "keep").exists()) and remove_if_unused(folder):
             removed.append(folder)
     return held, removed
+
+
+def remove_after_death(folder: Path) -> None:
+    """Remove the copy of a rank that has died, unless other ranks of its node use it.
+
+    A dying process keeps its locks until its last thread has ended, which may be after the kernel has
+    reported its death.
+    """
+    until = time.monotonic() + _UNLOCKED_S
+    while not remove_if_unused(folder) and time.monotonic() < until:
+        time.sleep(_PAUSE_S)
 
 
 def remove_if_unused(folder: Path) -> bool:
