@@ -23,20 +23,19 @@ from typing import Any
 import optuna
 from optuna.distributions import (
     BaseDistribution,
-    CategoricalDistribution,
     check_distribution_compatibility,
     json_to_distribution,
 )
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from mpisweep.records import Direction, Value
+from mpisweep.records import Direction
 from mpisweep.search.past import End, Past
 from mpisweep.search.samplers import keeps_no_state, make_sampler, sampler_seed
 from mpisweep.search.thinning import ThinnedStorage
 from mpisweep.spec import SamplerChoice
 from mpisweep.spec.space import Configuration
-from mpisweep.spec.suggested import place_of_choice, stored_choice
+from mpisweep.spec.suggested import as_in_range, stored_choice
 
 __all__ = ["SuggestingProposer"]
 
@@ -172,7 +171,9 @@ class SuggestingProposer:
     ) -> dict[str, tuple[Any, BaseDistribution]]:
         """Value and distribution of the parameters whose value lies in a known distribution."""
         pairs = {
-            name: _external(one, configuration[name]) for name, one in ranges.items() if name in configuration
+            name: as_in_range(one, configuration[name])
+            for name, one in ranges.items()
+            if name in configuration
         }
         return {name: (value[0], ranges[name]) for name, value in pairs.items() if value is not None}
 
@@ -196,17 +197,3 @@ def _distribution(text: str) -> BaseDistribution | None:
         return json_to_distribution(text)
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _external(distribution: BaseDistribution, value: Value) -> tuple[Any] | None:
-    """The value as a distribution has it; None if it is not one of its values."""
-    if isinstance(distribution, CategoricalDistribution):
-        place = place_of_choice(distribution.choices, value)
-        return None if place is None else (distribution.choices[place],)
-    try:
-        internal = distribution.to_internal_repr(value)
-        # Optuna asks the same of what its samplers propose.
-        is_inside = not isinstance(value, bool) and distribution._contains(internal)
-    except (TypeError, ValueError):
-        return None
-    return (distribution.to_external_repr(internal),) if is_inside else None

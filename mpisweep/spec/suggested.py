@@ -21,7 +21,7 @@ from mpisweep.records import Value
 from mpisweep.spec.keys import INTEGER_AT_MOST
 from mpisweep.spec.space import Choice, FloatRange, IntegerRange, Parameter, SearchSpace
 
-__all__ = ["CHOICE_CHARS", "place_of_choice", "space_of", "stored_choice"]
+__all__ = ["CHOICE_CHARS", "as_in_range", "place_of_choice", "space_of", "stored_choice"]
 
 #: Longest text of a choice.
 CHOICE_CHARS = 200
@@ -52,6 +52,26 @@ def place_of_choice(choices: Sequence[object], value: Value) -> int | None:
             if test(one):
                 return place
     return None
+
+
+def as_in_range(distribution: Any, value: Value) -> tuple[Any] | None:
+    """A stored or proposed value as a distribution has it; None if it is not one of its values.
+
+    Args:
+        distribution: an :class:`optuna.distributions.BaseDistribution`.
+        value: of results, or of a proposal.
+    """
+    choices = getattr(distribution, "choices", None)
+    if choices is not None:
+        place = place_of_choice(choices, value)
+        return None if place is None else (choices[place],)
+    try:
+        internal = distribution.to_internal_repr(value)
+        # Optuna asks the same of what its samplers propose.
+        is_inside = not isinstance(value, bool) and distribution._contains(internal)
+    except (TypeError, ValueError):
+        return None
+    return (distribution.to_external_repr(internal),) if is_inside else None
 
 
 def space_of(suggested: Sequence[Mapping[str, Mapping[str, Any]]]) -> SearchSpace:

@@ -31,7 +31,7 @@ from optuna.trial import BaseTrial
 
 from mpisweep.records import Value
 from mpisweep.spec import RANKS, Spec
-from mpisweep.spec.suggested import place_of_choice, stored_choice
+from mpisweep.spec.suggested import as_in_range, stored_choice
 from mpisweep.workloads.trial import Trial
 
 __all__ = ["ObjectiveTrial", "runner"]
@@ -141,17 +141,7 @@ class ObjectiveTrial(BaseTrial):
         """The value that the search proposes; None if there is none that this trial can take."""
         if name not in self._proposed:
             return None
-        value = self._proposed[name]
-        if isinstance(distribution, CategoricalDistribution):
-            place = place_of_choice(distribution.choices, value)
-            return None if place is None else (distribution.choices[place],)
-        try:
-            internal = distribution.to_internal_repr(value)
-            # Optuna asks the same of what its samplers propose.
-            is_inside = not isinstance(value, bool) and distribution._contains(internal)
-        except (TypeError, ValueError):
-            return None
-        return (distribution.to_external_repr(internal),) if is_inside else None
+        return as_in_range(distribution, self._proposed[name])
 
     def _drawn(self, name: str, distribution: BaseDistribution) -> tuple[Any]:
         text = f"{self._spec.seed}:{self.number}:{name}"
