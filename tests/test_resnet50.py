@@ -79,6 +79,9 @@ class Trial:
     def stop(self):
         pass
 
+    def local(self, path):
+        return path
+
     def should_stop(self):
         return len(self.reports) >= self.stop_after
 
