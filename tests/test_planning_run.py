@@ -199,7 +199,7 @@ def test_a_pilot_runs_the_workload_that_was_checked(folder, mpisweep):
 
 
 def test_the_first_expectation_of_a_run_without_a_plan_is_recorded(folder, mpisweep, sleepy):
-    assert mpisweep("run", sleepy("size = { from = 60, to = 80 }"), "-n", "2", "-q").returncode == 0
+    assert mpisweep("run", sleepy("size = { from = 60, to = 90 }"), "-n", "2", "-q").returncode == 0
     row = package.load(folder / "s.h5").allocations[0]
     assert row["predicted_after"] >= 3
     assert 0 < row["predicted_time"] <= row["predicted_bound"]

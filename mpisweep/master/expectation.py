@@ -22,6 +22,9 @@ __all__ = ["Expectation"]
 
 #: Workers that have not joined this long after the first trial was assigned do not count, in seconds.
 _JOIN_S = 2.0
+#: Time between the first measured durations and the prediction, in seconds.  The prediction takes some 30 ms
+#: of the master's loop; by then slots of short trials hold enough of them (see `rules/handout`).
+_SETTLED_S = 0.3
 
 
 class Expectation:
@@ -53,6 +56,8 @@ class Expectation:
         self._started = now
         #: When the first trial was assigned.
         self._began = math.inf
+        #: From when on the run may be predicted.
+        self._settled = now if scheduler.core.model.is_known else math.inf
         self._states_before = bytes(trials.states)
         self._is_stated = False
 
@@ -72,6 +77,9 @@ class Expectation:
             self._began = min(self._began, now)
         are_here = scheduler.slots >= self._ranks or now >= self._began + _JOIN_S
         if not are_here or not scheduler.core.model.is_known or self._began == math.inf:
+            return None
+        self._settled = min(self._settled, now + _SETTLED_S)
+        if now < self._settled:
             return None
         self._is_stated = True
         if scheduler.core.reserved:

@@ -163,7 +163,7 @@ class DurationModel:
             running_s: running trials, and seconds that they have run at least.
         """
         count = len(self._numbers) + len(self._elsewhere)
-        self._next_fit = count + (max(1, count // 4) if count < _MANY else count)
+        self._next_fit = count + (max(2, count // 3) if count < _MANY else count)
         features, offset, others = self._all_features()
         stride = max(1, len(self._numbers) // _MAX_FIT)
         measured, running = self._numbers[::stride], _every(running_s or {}, _MAX_RUNNING)
