@@ -19,6 +19,7 @@ from mpisweep.results.after import read_after
 from mpisweep.results.best import best_of
 from mpisweep.results.load import load
 from mpisweep.spec import After, Spec, SpecError, parse_spec
+from mpisweep.views.status import sweep_status
 
 HEAD = 'name = "fine"\nworkload = "m:f"\n'
 BEST = After(
@@ -67,6 +68,17 @@ def test_the_text_of_the_sweep_has_what_was_read_and_needs_the_file_no_more():
         '[parameters]\nlr = { from = "{best.lr} / 3", to = 1.0, points = 2 }\n', replace(BEST, file="b.h5")
     )
     assert other.differences(spec) == ["after: the results file has 'coarse.h5', fine.toml has 'b.h5'"]
+
+
+def test_points_of_a_file_and_values_of_the_best_configuration_go_together(tmp_path):
+    (tmp_path / "p.csv").write_text("x\n1\n2\n")
+    text = (
+        f'{HEAD}after = "coarse.h5"\npoints = "p.csv"\n[fixed]\nlr = "{{best.lr}}"\n'
+        '[baseline]\nx = 2\n'
+    )
+    spec = parse_spec(text, source="fine.toml", folder=tmp_path, read_after=lambda file, name: BEST)
+    assert spec.fixed == {"lr": 0.03}
+    assert parse_spec(spec.text, source="fine.toml", folder=Path()).space.points == ((1,), (2,))
 
 
 @given(st.floats(1e-9, 1e9), st.text(st.characters(exclude_categories=("Cs",)), max_size=20))
@@ -152,6 +164,16 @@ def test_the_best_is_that_of_the_mean_over_repeats_in_the_direction_of_the_first
     best = best_of(load(tmp_path / "m.h5"))
     assert best is not None
     assert (best.number, best.value, best.runs) == (4, 5.0, 1)
+
+
+def test_a_configuration_that_lacks_an_unlucky_seed_is_not_the_best_for_that(tmp_path):
+    # The second seed costs all about 2; configuration 1 has not run with it.
+    coarse(tmp_path / "c.h5", [1.0, 3.0, 1.2, None, 1.5, 3.4], more="repeats = 2\n", repeats=2)
+    found = best_of(load(tmp_path / "c.h5"))
+    assert found is not None
+    assert (found.number, found.value, found.runs) == (0, 2.0, 2)
+    status = sweep_status(load(tmp_path / "c.h5"))
+    assert (status.best_trial, status.best, status.best_runs) == (0, 2.0, 2)
 
 
 def test_a_sweep_that_is_missing_or_has_no_best_is_refused_and_one_that_is_not_complete_noted(

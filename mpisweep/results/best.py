@@ -1,10 +1,8 @@
-"""The best configuration of a sweep, by the mean of its repeats."""
+"""The best configuration of a sweep, by the means of repeats."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
-
-import numpy as np
 
 from mpisweep.records import Value
 from mpisweep.results.configurations import runs_of
@@ -30,18 +28,16 @@ class Best(NamedTuple):
 
 
 def best_of(sweep: Sweep) -> Best | None:
-    """Find the best configuration; None if no complete trial has a finite objective."""
+    """Find the best configuration; None if no complete trial has a finite objective.
+
+    Ranked as in all views, without the luck of seeds; the value is the mean of its own runs.
+    """
     name = sweep.objective
     if name not in sweep.metrics:
         return None
     runs = runs_of(sweep.trials, sweep.metric_column(name))
-    counts = np.isfinite(runs.values).sum(axis=1)
-    measured = np.flatnonzero(counts)
-    if not len(measured):
+    row = runs.best_mean(minimize=sweep.objectives[0].sign > 0)
+    if row is None:
         return None
-    finite = np.where(np.isfinite(runs.values), runs.values, 0.0)
-    means = finite[measured].sum(axis=1) / counts[measured]
-    place = int(np.argmin(sweep.objectives[0].sign * means))
-    row = measured[place]
     number = int(runs.first[row])
-    return Best(number, float(means[place]), int(counts[row]), sweep.configuration(number))
+    return Best(number, runs.mean(row), int(runs.counts[row]), sweep.configuration(number))

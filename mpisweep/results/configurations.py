@@ -57,10 +57,19 @@ class Runs(NamedTuple):
         found: NDArray[np.int64] = np.isfinite(self.values).sum(axis=1)
         return found
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether any configuration has two values."""
+        return bool((self.counts > 1).any())
+
+    def mean(self, row: int) -> float:
+        """Mean of the runs of one configuration that have a value."""
+        return float(self.values[row][np.isfinite(self.values[row])].mean())
+
     def best_mean(self, *, minimize: bool) -> int | None:
-        """Row of the best mean, without the luck of seeds; None if no configuration has two values."""
+        """Row of the best mean, without the luck of seeds; None if no configuration has a value."""
         rows = np.flatnonzero(self.counts)
-        if not (self.counts > 1).any():
+        if not len(rows):
             return None
         means = fit_means(self.values[rows]).ranked
         return int(rows[np.argmin(means if minimize else -means)])

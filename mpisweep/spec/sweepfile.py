@@ -127,8 +127,9 @@ class _Parser:
     def spec(self, raw: dict[str, Any], text: str, folder: Path) -> Spec:
         wording = self._wording
         self._known_keys(raw, "")
-        raw, after = with_best(wording, raw)
+        # Finding a key in the text compares it with what was read from there: `raw` is unchanged until then.
         raw, text = self._with_points(raw, text, folder)
+        raw, after = with_best(wording, raw)
         workload = self._workload(raw)
         fitting.check_metrics(wording, raw, workload)
         described = self._options = self._described(workload)

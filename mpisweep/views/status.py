@@ -190,11 +190,10 @@ def _best_means(sweep: Sweep, names: list[str]) -> list[BestTrial | None]:
     """Nothing before any configuration has two complete runs."""
     if len(names) == 1:
         runs = runs_of(sweep.trials, sweep.metric_column(names[0]))
-        best = runs.best_mean(minimize=sweep.objectives[0].sign > 0)
+        best = runs.best_mean(minimize=sweep.objectives[0].sign > 0) if runs.is_repeated else None
         if best is None:
             return []
-        count = int(runs.counts[best])
-        found = [(int(runs.first[best]), float(np.nansum(runs.values[best]) / count), count)]
+        found = [(int(runs.first[best]), runs.mean(best), int(runs.counts[best]))]
     else:
         front = sweep.tradeoff()
         if not front.is_repeated:
