@@ -72,10 +72,7 @@ def test_the_text_of_the_sweep_has_what_was_read_and_needs_the_file_no_more():
 
 def test_points_of_a_file_and_values_of_the_best_configuration_go_together(tmp_path):
     (tmp_path / "p.csv").write_text("x\n1\n2\n")
-    text = (
-        f'{HEAD}after = "coarse.h5"\npoints = "p.csv"\n[fixed]\nlr = "{{best.lr}}"\n'
-        '[baseline]\nx = 2\n'
-    )
+    text = f'{HEAD}after = "coarse.h5"\npoints = "p.csv"\n[fixed]\nlr = "{{best.lr}}"\n[baseline]\nx = 2\n'
     spec = parse_spec(text, source="fine.toml", folder=tmp_path, read_after=lambda file, name: BEST)
     assert spec.fixed == {"lr": 0.03}
     assert parse_spec(spec.text, source="fine.toml", folder=Path()).space.points == ((1,), (2,))

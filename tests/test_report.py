@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from figure_sweeps import made_sweep
 from test_figures import resnet_sweep
 from test_objectives import repeated_sweep, sweep_of
-from test_results import opening, write_journal
+from test_results import history, opening, write_journal
 from test_usage import HOUR, LOST, assigned, ended, written
 from waiting import wait_for
 
@@ -217,6 +218,13 @@ def test_a_running_trial_is_neither_idle_nor_a_tail(tmp_path):
 
 
 # ------------------------------------------------------------------------------------- figures in it
+
+
+def test_the_command_that_resumes_does_not_start_over(tmp_path):
+    command = ["/lib/mpisweep/__main__.py", "run", "--fresh", "-n", "2", "--", "my prog", "--fresh", "{x}"]
+    write_journal(tmp_path / "s.h5", history()[:1], replace(opening(), command=command))
+    shown = page(package.load(tmp_path / "s.h5"))
+    assert "<pre>mpisweep run -n 2 -- &#x27;my prog&#x27; --fresh &#x27;{x}&#x27;</pre>" in shown
 
 
 def test_a_figure_is_svg_with_text_or_png_if_that_is_smaller(tmp_path):

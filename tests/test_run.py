@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from started import end, family, remember
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
+from mpisweep.cli.arguments import master_policy
 from mpisweep.records import FailureCause
 from mpisweep.workloads.failure import cause_of
 
@@ -73,12 +76,27 @@ def test_mpirun_called_by_hand_runs_every_trial_once(folder, mpisweep: Run, rank
     assert not (folder / "r.h5.journal").exists()
 
 
+@pytest.mark.parametrize(("variables", "policy"), [
+    ({}, "works"),
+    ({"OMPI_COMM_WORLD_RANK": "0", "MPISWEEP_LAUNCH": "l"}, "works"),
+    ({"OMPI_COMM_WORLD_RANK": "0"}, "auto"),
+])  # fmt: skip
+def test_with_a_number_of_workers_rank_0_is_one_of_those_that_we_start(monkeypatch, variables, policy):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert master_policy(Namespace(workers=3, master="auto")) == policy
+    assert master_policy(Namespace(workers=3, master="idle")) == "idle"
+    assert master_policy(Namespace(workers=None, master="auto")) == "auto"
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_launcher_starts_the_ranks_itself(folder, mpisweep: Run, workers):
     done = mpisweep("run", sweep_file(folder, "slowly", 12), "-o", "r.h5", "-n", str(workers))
     assert done.returncode == 0, done.stderr
     sweep = package.load(folder / "r.h5")
     assert len(sweep.workers) == workers
+    # As it was typed, beside the name of the program.
+    assert json.loads(sweep.environment["command"])[1:] == ["run", "s.toml", "-o", "r.h5", "-n", str(workers)]
     assert sweep.curve(3, "loss").value.tolist() == [4.0, 5.0, 6.0, 7.0, 8.0]
     assert sweep.curve(3, "loss").step.tolist() == [0, 1, 2, 3, 4]
 

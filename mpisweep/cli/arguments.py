@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from mpisweep.batch.variables import LAUNCH_VARIABLE
 from mpisweep.rank.transport import expected_rank
 from mpisweep.results import ResultsError, behind_link
 from mpisweep.views.reading import at_least_1, duration
@@ -110,6 +112,9 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def master_policy(options: argparse.Namespace) -> str:
-    """The policy for rank 0; with -n it is a worker, even if there are fewer cores."""
-    is_started_by_us = options.workers and expected_rank() is None
-    return "works" if is_started_by_us and options.master == "auto" else str(options.master)
+    """The policy for rank 0; with -n it is a worker, even if there are fewer cores.
+
+    For the launcher and the ranks that it starts; under an ``mpirun`` that was typed -n places nothing.
+    """
+    is_placed = options.workers and (expected_rank() is None or LAUNCH_VARIABLE in os.environ)
+    return "works" if is_placed and options.master == "auto" else str(options.master)

@@ -25,7 +25,6 @@ from mpisweep.batch.start import Start, plan_start
 from mpisweep.batch.variables import CALLER_VARIABLE, ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE
 from mpisweep.batch.walltime import earliest_end, plan_stop
 from mpisweep.cli.after import tell_ranks
-from mpisweep.cli.arguments import master_policy
 from mpisweep.cli.hooking import hooks_of
 from mpisweep.cli.logs import configure_logging
 from mpisweep.cli.outcome import OwnResults, SharedResults, closings, describe_end
@@ -100,8 +99,10 @@ def _plan(spec: Spec, options: argparse.Namespace, allocation: Allocation) -> St
 
 
 def _rank_arguments(options: argparse.Namespace) -> tuple[str, ...]:
-    """Arguments of ``run`` for the ranks: all but the launcher's flags, also abbreviated."""
-    works = ("--master", "works") if master_policy(options) != options.master else ()
+    """Arguments of ``run`` for the ranks: all but the launcher's flags, also abbreviated.
+
+    Nothing is added: the results file records them as the command that resumes the sweep.
+    """
     kept = [
         argument
         for argument in options.given
@@ -111,7 +112,7 @@ def _rank_arguments(options: argparse.Namespace) -> tuple[str, ...]:
             and any(flag.startswith(argument) for flag in _NOT_FOR_RANKS)
         )
     ]
-    return (*works, *kept, *(("--", *options.command_line) if options.command_line else ()))
+    return (*kept, *(("--", *options.command_line) if options.command_line else ()))
 
 
 def _print_plan(

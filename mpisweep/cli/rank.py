@@ -17,6 +17,7 @@ from mpisweep.batch.variables import (
     PROGRESS_VARIABLE,
     SYSTEM_VARIABLE,
 )
+from mpisweep.cli.arguments import master_policy
 from mpisweep.cli.logs import configure_logging, is_on_one_host
 from mpisweep.cli.sweepargs import check_time, results_path
 from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
@@ -32,6 +33,7 @@ __all__ = ["run_as_rank"]
 
 def run_as_rank(spec: Spec, options: argparse.Namespace) -> int:
     """Run this process as a rank of a sweep; returns the exit code that all ranks share."""
+    policy = master_policy(options)
     # Trial processes must not inherit these.
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
     has_begun = bool(os.environ.pop(BEGUN_VARIABLE, ""))
@@ -66,7 +68,7 @@ def run_as_rank(spec: Spec, options: argparse.Namespace) -> int:
         except SpecError as error:
             refusal = str(error)
     return run_rank(spec, RankOptions(
-        path, options.fresh, options.master, options.walltime, sink, launch_name, refusal, options.split,
+        path, options.fresh, policy, options.walltime, sink, launch_name, refusal, options.split,
         options.stage_env, options.stage_to, options.stage_keep,
         ends_at=float(stated_end) if stated_end else None, has_begun=has_begun, batch_system=system,
         pilot=options.pilot or 0, planned=options.planned,

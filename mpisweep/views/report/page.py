@@ -314,7 +314,10 @@ def _repeat(sweep: Sweep) -> Iterator[str]:
     except (TypeError, ValueError):
         words = []
     if words:
-        command = shlex.join(["mpisweep", *words[1:]])
+        # To start over once more is not to resume; behind `--` are words of the user's program.
+        end = words.index("--") if "--" in words else len(words)
+        ours = [word for word in words[1:end] if word != "--fresh"]
+        command = shlex.join(["mpisweep", *ours, *words[end:]])
         folder = environment.get("user_folder", "")
         yield (
             f"<p>The last run{f' in {_text(folder)}' if folder else ''} was started with this command. The "
