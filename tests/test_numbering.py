@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 from mpisweep.records import TrialState
 from mpisweep.search import make_sampler
-from mpisweep.search.numbering import Known, number_trials
+from mpisweep.search.numbering import Known, Trials, number_trials
 from mpisweep.spec import spec_from_flags
 
 
@@ -68,3 +69,26 @@ def test_one_trial_without_parameters_is_a_sweep():
 def test_values_that_all_trials_of_a_block_share_are_sent_once():
     trials = numbered(["x=1:3", "mode=fast"])
     assert trials.columns([0, 2]) == {"x": [1, 3], "mode": "fast"}
+
+
+class NotWalked(list):
+    def __iter__(self):
+        raise AssertionError("a proposal looks at every trial")
+
+
+def test_a_proposal_costs_the_same_however_many_trials_there_are():
+    count = 100_000
+    trials = Trials(
+        {"x": [1] * count}, [0] * count, [0] * count, [*range(count)], [0] * count, None, 0, is_open=True
+    )
+    trials.configuration_of = NotWalked(trials.configuration_of)
+    # Python makes room for more entries in each list.
+    trials.grow([{"x": 2}])
+    tracemalloc.start()
+    trials.grow([{"x": 3}, {"x": 4}], repeats=2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < count
+    assert (trials.configurations, trials.configuration_of[-4:]) == (count + 3, [100_001, 100_002] * 2)
+    trials.repeat([5], [1])
+    assert trials.configurations == count + 3

@@ -42,9 +42,12 @@ class Known:
     repeats: Sequence[int] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trials:
-    """All trials of a sweep; entry *n* of each list belongs to trial *n*."""
+    """All trials of a sweep; entry *n* of each list belongs to trial *n*.
+
+    To add a proposal costs the same however many trials there are.
+    """
 
     #: None where a trial does not have the parameter.
     parameters: dict[str, list[Value | None]]
@@ -64,16 +67,16 @@ class Trials:
     is_open: bool = False
     #: Unended trials that violate a constraint that the sweep file has now -> that constraint.
     excluded: dict[int, str] = field(default_factory=dict)
+    #: Number of configurations.
+    configurations: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.configurations = max(self.configuration_of, default=-1) + 1
 
     @property
     def count(self) -> int:
         """Number of trials."""
         return len(self.states)
-
-    @property
-    def configurations(self) -> int:
-        """Number of configurations."""
-        return max(self.configuration_of, default=-1) + 1
 
     def grow(self, configurations: Sequence[Mapping[str, Value]], repeats: int = 1) -> None:
         """Append the repeats of new configurations, repeat by repeat.
@@ -83,7 +86,8 @@ class Trials:
         first, new = self.configurations, len(configurations)
         if self.is_open:
             for name in (name for one in configurations for name in one):
-                self.parameters.setdefault(name, [None] * self.count)
+                if name not in self.parameters:
+                    self.parameters[name] = [None] * self.count
         for name, column in self.parameters.items():
             usual = None if name in self.absentable else self.usual.get(name)
             column.extend([one.get(name, usual) for one in configurations] * repeats)
@@ -120,6 +124,7 @@ class Trials:
         self.states.extend([int(TrialState.WAITING)] * len(repeat_of))
         self.attempts.extend([0] * len(repeat_of))
         self.configuration_of.extend(configuration_of)
+        self.configurations = max(self.configurations, max(configuration_of, default=-1) + 1)
         self.repeat_of.extend(repeat_of)
 
     def repeats_of(self, numbers: Sequence[int]) -> list[int]:
