@@ -7,16 +7,21 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_results import opening, write_journal
+from test_results import history, opening, write_journal
 from test_usage import ended
 
 import mpisweep as package
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.blocks import ClosedRecord, JoinedRecord, TrialsBlock
+from mpisweep.cli.hooking import hooks_of
+from mpisweep.results import ResultsError
 from mpisweep.results.after import read_after
 from mpisweep.results.best import best_of
+from mpisweep.results.compaction import compact_and_close
 from mpisweep.results.load import load
 from mpisweep.spec import After, Spec, SpecError, parse_spec
 from mpisweep.views.status import sweep_status
@@ -161,6 +166,24 @@ def test_the_best_is_that_of_the_mean_over_repeats_in_the_direction_of_the_first
     best = best_of(load(tmp_path / "m.h5"))
     assert best is not None
     assert (best.number, best.value, best.runs) == (4, 5.0, 1)
+
+
+def test_the_best_is_found_and_hooks_are_told_without_a_look_at_the_curves(tmp_path):
+    write_journal(tmp_path / "c.h5", history(), opening(spec=SPEC.format("")))
+    compact_and_close(tmp_path / "c.h5")
+    with h5py.File(tmp_path / "c.h5") as file:
+        value = file["curves/loss/value"].id
+        place, size = value.get_offset() or value.get_chunk_info(0).byte_offset, value.get_storage_size()
+    with (tmp_path / "c.h5").open("r+b") as raw:
+        raw.seek(place)
+        raw.write(b"\xff" * size)
+    with pytest.raises(ResultsError, match=r"c\.h5: is damaged"):
+        load(tmp_path / "c.h5")
+    assert read(tmp_path) == After("c.h5", 3, "loss", 1.0, 1, {"x": 4, "mode": "fast"})
+    spec = parse_spec(f'{SPEC.format("")}[hooks]\nafter_sweep = "true"\n', source="s", folder=tmp_path)
+    told = hooks_of(spec, tmp_path / "c.h5", Allocation("local", ""), None, is_fresh=False)
+    assert told is not None
+    assert told._facts.before()["best"]["number"] == 3
 
 
 def test_a_configuration_that_lacks_an_unlucky_seed_is_not_the_best_for_that(tmp_path):

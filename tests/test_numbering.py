@@ -90,5 +90,6 @@ def test_a_proposal_costs_the_same_however_many_trials_there_are():
     tracemalloc.stop()
     assert peak < count
     assert (trials.configurations, trials.configuration_of[-4:]) == (count + 3, [100_001, 100_002] * 2)
+    trials.configuration_of = trials.configuration_of[:]
     trials.repeat([5], [1])
     assert trials.configurations == count + 3

@@ -84,9 +84,9 @@ class _Facts:
         return {"hook": hook, **sweep_facts(sweep, self._spec, self._path), **self._run}
 
     def _sweep(self) -> Sweep | None:
-        from mpisweep.results.load import load
+        from mpisweep.results.load import load_tables
 
         try:
-            return load(self._path)
+            return load_tables(self._path)
         except (ResultsError, OSError):
             return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, behind_link, journal_folder
 from mpisweep.results.best import best_of
-from mpisweep.results.load import Sweep, load, trials_to_come
+from mpisweep.results.load import Sweep, load_tables, trials_to_come
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.spec import After, ReadAfter, SpecError, parse_spec
@@ -57,7 +57,7 @@ def read_after(file: str, *, source: str, folder: Path, results: Path | None) ->
     if not path.exists() and not journal_folder(path).exists():
         raise SpecError(f"{source}: after: {path} does not exist; run that sweep first")
     try:
-        sweep = load(path)
+        sweep = load_tables(path)
     except ResultsError as error:
         raise SpecError(f"{source}: after: {error}") from error
     best = best_of(sweep)

@@ -30,11 +30,12 @@ from mpisweep.results.configurations import ConfigurationTable, configuration_ta
 from mpisweep.results.device_time import device_seconds
 from mpisweep.results.file.writing import native_column
 from mpisweep.results.journal.reader import Damage
+from mpisweep.results.reports import Reading
 from mpisweep.results.shares.ending import to_propose
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
 from mpisweep.results.stopping import stopping_of
-from mpisweep.results.suggested import restore_params, suggested_of
+from mpisweep.results.suggested import restore_params
 from mpisweep.results.summary import SweepSummary
 from mpisweep.results.tables import SweepTables
 from mpisweep.results.tradeoff import FrontTable, HypervolumeHistory, Tradeoff, front_table
@@ -47,6 +48,7 @@ __all__ = [
     "Sweep",
     "imported_counts",
     "load",
+    "load_tables",
     "stop_progress",
     "trials_to_come",
     "used_seconds",
@@ -91,9 +93,9 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         except SpecError as error:
             raise ResultsError(f"{path}: the sweep file stored in it is damaged: {error}") from error
         if self.spec.is_defined_by_run:
-            asked = [one["distributions"] for one in suggested_of(state.suggested).values()]
+            asked = [one["distributions"] for one in self._suggested.values()]
             self.spec = replace(self.spec, space=space_of(asked))
-            restore_params(state)
+            restore_params(state, self._suggested)
         # Parameters whose columns were lost to damage are still searched.
         lost: dict[str, list[Value | None]] = {name: [None] * state.count for name in self.spec.space.names}
         state.parameters = lost | state.parameters
@@ -289,7 +291,9 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         Raises:
             ImportError: when xarray is not installed.
         """
-        return _dataset(self, self.curve_names if curves else ())
+        from mpisweep.results.dataset import dataset
+
+        return dataset(self, self.curve_names if curves else ())
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is already taken gets a prefix."""
@@ -302,20 +306,6 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
             column = self._metric_columns[name] = _free_name(name, "metric_", columns)
             columns[column] = np.array(numbers, dtype=np.float64)
         return structured(columns, state.count)
-
-
-def _dataset(sweep: Sweep, curves: Sequence[str]) -> Any:
-    from mpisweep.results.dataset import dataset
-
-    about = {"name": sweep.name, "objective": sweep.objective, "direction": sweep.direction.value}
-    return dataset(
-        sweep.trials,
-        {name: sweep.column(name) for name in sweep.parameters},
-        {name: sweep.metric_column(name) for name in sweep.metrics},
-        workload=getattr(sweep.spec.workload, "name", ""),
-        about=about | {"source": str(sweep.path)},
-        curves={name: [sweep.curve(number, name) for number in range(len(sweep.trials))] for name in curves},
-    )
 
 
 def _last_of(ranks: Rows, trials: TrialTable) -> Rows:
@@ -375,10 +365,19 @@ def load(path: str | os.PathLike[str]) -> Sweep:
     Raises:
         ResultsError: when there is no sweep at `path`, or the file is not a results file.
     """
+    return _load(path, Reading.SAMPLES)
+
+
+def load_tables(path: str | os.PathLike[str]) -> Sweep:
+    """:func:`load` without the curves, which are nearly all of a large file."""
+    return _load(path, Reading.TABLES)
+
+
+def _load(path: str | os.PathLike[str], reading: Reading) -> Sweep:
     file = behind_link(Path(path))
     damages: list[Damage] = []
     try:
-        state = read_sweep(file, damages)
+        state = read_sweep(file, damages, reading=reading)
     except OSError as error:
         raise ResultsError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from error
     return Sweep(file, state, damages)

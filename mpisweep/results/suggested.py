@@ -31,10 +31,10 @@ def note_suggested(state: SweepState, number: int, suggested: Mapping[str, Any] 
             state.parameter_column(name)[number] = suggested["params"].get(name)
 
 
-def restore_params(state: SweepState) -> None:
+def restore_params(state: SweepState, suggested: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> None:
     """Put the exact values of ended trials into the columns, which have one type each in a file."""
-    for number, suggested in suggested_of(state.suggested).items():
-        for name, value in suggested["params"].items() if 0 <= number < state.count else ():
+    for number, own in suggested.items():
+        for name, value in own["params"].items() if 0 <= number < state.count else ():
             state.parameter_column(name)[number] = value
 
 
