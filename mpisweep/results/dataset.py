@@ -5,17 +5,15 @@ Imports xarray.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from mpisweep.results.columns import columns_of
+from mpisweep.results.trial_table import TrialTable
 from mpisweep.spec.catalogue import units_of
-
-if TYPE_CHECKING:
-    from mpisweep.results.load import Sweep
 
 __all__ = ["dataset"]
 
@@ -32,27 +30,40 @@ _FIELDS = (
 )
 
 
-def dataset(sweep: Sweep, curves: Sequence[str]) -> Any:
-    """The dataset of a sweep, with the curves of these metrics; see :meth:`Sweep.to_xarray`."""
-    trials, workload = sweep.trials, getattr(sweep.spec.workload, "name", "")
+def dataset(
+    trials: TrialTable,
+    parameters: Mapping[str, str],
+    metrics: Mapping[str, str],
+    *,
+    workload: str,
+    about: Mapping[str, str],
+    curves: Mapping[str, Sequence[Any]],
+) -> Any:
+    """The dataset; see :meth:`mpisweep.results.load.Sweep.to_xarray`.
+
+    Args:
+        trials: of the sweep.
+        parameters: parameter -> its column.
+        metrics: metric -> its column.
+        workload: name of a workload that states units; empty for others.
+        about: attributes.
+        curves: metric -> its curve in each trial, with ``step``, ``value`` and ``time``.
+    """
 
     def variable(column: str, units: str) -> Any:
         return ("trial", trials[column], {"units": units} if units else {})
 
-    metrics = {sweep.metric_column(name): units_of(workload, name, is_metric=True) for name in sweep.metrics}
-    fields = {one.name: one.units for one in columns_of("trials") if one.name in _FIELDS}
-    parameters = {sweep.column(name): units_of(workload, name) for name in sweep.parameters}
     made = xr.Dataset(
-        {column: variable(column, units) for column, units in (metrics | fields).items()},
+        {
+            column: variable(column, units_of(workload, name, is_metric=True))
+            for name, column in metrics.items()
+        }
+        | {one.name: variable(one.name, one.units) for one in columns_of("trials") if one.name in _FIELDS},
         coords={"trial": trials["number"]}
-        | {column: variable(column, units) for column, units in parameters.items()},
-        attrs={
-            "name": sweep.name, "objective": sweep.objective, "direction": sweep.direction.value,
-            "source": str(sweep.path),
-        },
-    )  # fmt: skip
-    for metric in curves:
-        found = [sweep.curve(number, metric) for number in range(len(trials))]
+        | {column: variable(column, units_of(workload, name)) for name, column in parameters.items()},
+        attrs=dict(about),
+    )
+    for metric, found in curves.items():
         made = _with_curves(made, metric, found, units_of(workload, metric, is_metric=True))
     return made
 

@@ -227,7 +227,12 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
     @cached_property
     def configurations(self) -> ConfigurationTable:
         """One row per configuration, with the mean objective of its repeats and how sure it is."""
-        return _configurations_of(self)
+        return configuration_table(
+            self.trials,
+            {name: self.column(name) for name in self.spec.space.names},
+            self.metric_column(self.objective) if self.objective in self.metrics else None,
+            minimize=self.direction == Direction.MINIMIZE,
+        )
 
     def configuration(self, number: int) -> dict[str, Value]:
         """The searched and fixed parameters of one trial.
@@ -293,7 +298,16 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         """
         from mpisweep.results.dataset import dataset
 
-        return dataset(self, self.curve_names if curves else ())
+        about = {"name": self.name, "objective": self.objective, "direction": self.direction.value}
+        read = self.curve_names if curves else ()
+        return dataset(
+            self.trials,
+            {name: self.column(name) for name in self.parameters},
+            {name: self.metric_column(name) for name in self.metrics},
+            workload=getattr(self.spec.workload, "name", ""),
+            about=about | {"source": str(self.path)},
+            curves={name: [self.curve(number, name) for number in range(len(self.trials))] for name in read},
+        )
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is already taken gets a prefix."""
@@ -308,11 +322,6 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         return structured(columns, state.count)
 
 
-def _last_of(ranks: Rows, trials: TrialTable) -> Rows:
-    last: Rows = ranks[ranks["attempt"] == trials["attempt"][ranks["trial"]]]
-    return last
-
-
 def _arrays(curve: Curve) -> CurveArrays:
     return CurveArrays(
         np.array(curve.step, dtype=np.int64),
@@ -324,16 +333,6 @@ def _arrays(curve: Curve) -> CurveArrays:
 def _check_number(number: int, count: int) -> None:
     if not 0 <= number < count:
         raise IndexError(f"there is no trial {number}; the last is {count - 1}")
-
-
-def _configurations_of(sweep: Sweep) -> ConfigurationTable:
-    is_there = sweep.objective in sweep.metrics
-    return configuration_table(
-        sweep.trials,
-        {name: sweep.column(name) for name in sweep.spec.space.names},
-        sweep.metric_column(sweep.objective) if is_there else None,
-        minimize=sweep.direction == Direction.MINIMIZE,
-    )
 
 
 def trials_to_come(sweep: Sweep) -> int:
