@@ -290,6 +290,7 @@ ALLOWED = {
                 "file",
                 "journal",
                 "occupancy",
+                "reports",
                 "shares",
                 "state",
                 "stopping",

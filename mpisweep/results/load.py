@@ -296,18 +296,7 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
         Raises:
             ImportError: when xarray is not installed.
         """
-        from mpisweep.results.dataset import dataset
-
-        about = {"name": self.name, "objective": self.objective, "direction": self.direction.value}
-        read = self.curve_names if curves else ()
-        return dataset(
-            self.trials,
-            {name: self.column(name) for name in self.parameters},
-            {name: self.metric_column(name) for name in self.metrics},
-            workload=getattr(self.spec.workload, "name", ""),
-            about=about | {"source": str(self.path)},
-            curves={name: [self.curve(number, name) for number in range(len(self.trials))] for name in read},
-        )
+        return _dataset(self, self.curve_names if curves else ())
 
     def _trial_rows(self) -> Rows:
         """The structured array; a parameter or metric whose name is already taken gets a prefix."""
@@ -320,6 +309,20 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
             column = self._metric_columns[name] = _free_name(name, "metric_", columns)
             columns[column] = np.array(numbers, dtype=np.float64)
         return structured(columns, state.count)
+
+
+def _dataset(sweep: Sweep, curves: Sequence[str]) -> Any:
+    from mpisweep.results.dataset import dataset
+
+    about = {"name": sweep.name, "objective": sweep.objective, "direction": sweep.direction.value}
+    return dataset(
+        sweep.trials,
+        {name: sweep.column(name) for name in sweep.parameters},
+        {name: sweep.metric_column(name) for name in sweep.metrics},
+        workload=getattr(sweep.spec.workload, "name", ""),
+        about=about | {"source": str(sweep.path)},
+        curves={name: [sweep.curve(number, name) for number in range(len(sweep.trials))] for name in curves},
+    )
 
 
 def _arrays(curve: Curve) -> CurveArrays:
