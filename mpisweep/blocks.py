@@ -80,6 +80,8 @@ class RunRecord:
     follows: dict[str, int] | None = None
     #: When its walltime ends; None if unknown.
     deadline: float | None = None
+    #: How long its job waited in the queue before it started; None if unknown.
+    queue_wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -280,6 +280,7 @@ class BatchSystemContract:
             for end in range(len(text)):
                 found = self.system.answer(text[:end], self.job_id, NOW)
                 assert found.started_at in (None, times.started_at)
+                assert found.queued_at in (None, times.queued_at)
                 # An end read too early wastes time; one read too late loses results.
                 assert found.ends_at is None or found.ends_at <= times.ends_at
 
@@ -302,7 +303,7 @@ class BatchSystemContract:
             max_size=12,
         ).map("\n".join)
         times = self.system.answer(data.draw(mixed), self.job_id, NOW).sane(NOW)
-        for moment in (times.started_at, times.ends_at):
+        for moment in (times.started_at, times.ends_at, times.queued_at):
             assert moment is None or abs(moment - NOW) < 401 * 86400
         if times.started_at is not None and times.ends_at is not None:
             assert times.ends_at > times.started_at
@@ -333,13 +334,15 @@ SCONTROL = """JobId=238 JobName=EndTime=2020-01-01T00:00:00
    UserId=root(0) GroupId=root(0) MCS_label=N/A
    JobState=RUNNING Reason=None Dependency=(null)
    RunTime=00:00:10 TimeLimit=01:00:00 TimeMin=N/A
-   SubmitTime=2026-11-17T09:00:00 EligibleTime=2026-11-17T09:00:00
+   SubmitTime=2026-11-17T07:00:00 EligibleTime=2026-11-17T09:00:01
    StartTime=2026-11-17T09:01:41 EndTime=2026-11-17T10:01:41 Deadline=N/A
    NodeList=n[1-3]
    NumNodes=3 NumCPUs=6 NumTasks=6 CPUs/Task=1 ReqB:S:C:T=0:0:*:*
 """
 #: Times of a job of one hour that began at 9:01:41.
 HOUR = JobTimes(local(2026, 11, 17, 9, 1, 41), local(2026, 11, 17, 10, 1, 41))
+#: The same, after a wait in the queue from 9:00:01 on.
+WAITED = replace(HOUR, queued_at=local(2026, 11, 17, 9, 0, 1))
 
 
 class TestSlurm(BatchSystemContract):
@@ -360,10 +363,10 @@ class TestSlurm(BatchSystemContract):
         "240|2026-11-17T08:00:00|2026-11-17T09:00:00\n" + SQUEUE: HOUR,
         "238|2026-11-17T09:01:41|NONE\n": JobTimes(HOUR.started_at),
         "238|N/A|N/A\n": JobTimes(),
-        SCONTROL: HOUR,
-        SCONTROL.replace("JobId=238", "JobId=237").replace("T10", "T11") + "\n" + SCONTROL: HOUR,
-        SCONTROL + "\n" + SCONTROL.replace("JobId=238", "JobId=239").replace("T10", "T11"): HOUR,
-        SCONTROL.replace("EndTime=2026-11-17T10:01:41", "EndTime=Unknown"): JobTimes(HOUR.started_at),
+        SCONTROL: WAITED,
+        SCONTROL.replace("JobId=238", "JobId=237").replace("T10", "T11") + "\n" + SCONTROL: WAITED,
+        SCONTROL + "\n" + SCONTROL.replace("JobId=238", "JobId=239").replace("T10", "T11"): WAITED,
+        SCONTROL.replace("EndTime=2026-11-17T10:01:41", "EndTime=Unknown"): replace(WAITED, ends_at=None),
     }
 
     def test_nodes_ranks_and_gpus_are_read(self):
@@ -422,6 +425,17 @@ class TestSlurm(BatchSystemContract):
         assert (found.ends_at, found.ends_by) == (ends, "SLURM_JOB_END_TIME")
         assert with_end(found) is found, "nobody is asked"
 
+    def test_scontrol_tells_the_wait_if_the_end_is_known(self, commands: Path):
+        now = int(time.time())
+        stated = [datetime.fromtimestamp(now + s).isoformat(timespec="seconds") for s in (-720, 0, 600)]
+        names = ("EligibleTime", "StartTime", "EndTime")
+        facts = " ".join(f"{name}={text}" for name, text in zip(names, stated, strict=True))
+        command_that(commands, "scontrol", f"echo JobId=1 {facts}")
+        environment = {"SLURM_JOB_START_TIME": str(now), "SLURM_JOB_END_TIME": str(now + 600)}
+        found = with_end(this_allocation({"SLURM_JOB_ID": "1"} | environment), also_wait=True)
+        assert (found.queue_wait_s, found.ends_by) == (720, "SLURM_JOB_END_TIME")
+        assert with_end(Allocation("slurm", "1")).queue_wait_s == 720, "it comes with the end"
+
     def test_an_impossible_end_is_none(self):
         assert this_allocation({"SLURM_JOB_ID": "1", "SLURM_JOB_END_TIME": "17"}).ends_at is None
 
@@ -436,7 +450,10 @@ QSTAT_PBS = """Job Id: 238.server
 \t8576kb)
     Resource_List.ncpus = 8
     Resource_List.walltime = 01:00:00
+    ctime = Tue Nov 17 07:00:00 2026
+    qtime = Tue Nov 17 08:00:00 2026
     stime = Tue Nov 17 09:01:41 2026
+    etime = Tue Nov 17 09:00:01 2026
     Variable_List = PBS_O_HOME=/home/user,stime = x,
 \tPBS_O_WORKDIR=/home/user/a = b
 """
@@ -473,11 +490,12 @@ class TestPbs(BatchSystemContract):
     )
     states = {"1.server": "running", "2.server": "held", "3.server": "waiting", "4.server": "gone"}
     texts = {
-        QSTAT_PBS: HOUR,
+        QSTAT_PBS: WAITED,
+        QSTAT_PBS.replace("    etime", "    x"): HOUR,
         QSTAT_TORQUE: HOUR,
-        QSTAT_PBS.replace("238.", "237.").replace("01:00:00", "09:00:00") + "\n" + QSTAT_PBS: HOUR,
-        QSTAT_PBS + "\n" + QSTAT_PBS.replace("238.", "239.").replace("01:00:00", "09:00:00"): HOUR,
-        QSTAT_PBS.replace("    Resource_List.walltime = 01:00:00\n", ""): JobTimes(HOUR.started_at),
+        QSTAT_PBS.replace("238.", "237.").replace("01:00:00", "09:00:00") + "\n" + QSTAT_PBS: WAITED,
+        QSTAT_PBS + "\n" + QSTAT_PBS.replace("238.", "239.").replace("01:00:00", "09:00:00"): WAITED,
+        QSTAT_PBS.replace("    Resource_List.walltime = 01:00:00\n", ""): replace(WAITED, ends_at=None),
         QSTAT_TORQUE.replace("    Resource_List.walltime = 3600\n", ""): JobTimes(
             HOUR.started_at, NOW + 1901
         ),
@@ -500,7 +518,7 @@ class TestPbs(BatchSystemContract):
 
     def test_an_array_is_known_by_its_brackets(self):
         text = QSTAT_PBS.replace("238.", "238[4].")
-        assert self.system.answer(text, "238[4].server", NOW) == HOUR
+        assert self.system.answer(text, "238[4].server", NOW) == WAITED
         assert self.system.answer(text, "238[5].server", NOW) == JobTimes()
 
 
@@ -553,7 +571,8 @@ class TestPjm(BatchSystemContract):
     texts = {
         PJSTAT: HOUR,
         PJSTAT_V: HOUR,
-        PJSTAT_S: HOUR,
+        PJSTAT_S: WAITED,
+        PJSTAT_S.replace("ACCEPT DATE", "HOLD DATE"): HOUR,
         PJSTAT_OTHER: JobTimes(HOUR.started_at),
         # pjstat --choose prints columns in the order of its argument.
         "ELAPSE_LIM START_DATE JOB_ID\n0001:00:00 11/17 09:01:41 238\n": HOUR,
@@ -561,8 +580,13 @@ class TestPjm(BatchSystemContract):
             ")", "@"
         ): HOUR,
         PJSTAT.replace("0001:00:00", "-"): JobTimes(),
-        PJSTAT_S.replace("01:00:00 (3600)", "unlimited"): JobTimes(HOUR.started_at),
+        PJSTAT_S.replace("01:00:00 (3600)", "unlimited"): replace(WAITED, ends_at=None),
     }
+
+    def test_a_sub_job_that_follows_another_one_has_no_wait_of_its_own(self):
+        for job_id, times in (("238_0", WAITED), ("238_1", HOUR)):
+            text = PJSTAT_S.replace(": 238", f": {job_id}")
+            assert self.system.answer(text, job_id, NOW) == times
 
     def test_a_bulk_job_is_known_by_its_brackets(self):
         text = PJSTAT.replace("239 ", "239[1] ")
@@ -593,7 +617,7 @@ class TestPjm(BatchSystemContract):
 QSTAT_J = """==============================================================
 job_number:                 238
 jclass:                     NONE
-submission_time:            11/17/2026 09:00:00.123
+submission_time:            11/17/2026 09:00:01.123
 owner:                      user1
 hard resource_list:         h_rt=3600,node_f=2
 mail_list:                  user1@login
@@ -607,6 +631,7 @@ QSTAT_J_XML = f"""<?xml version='1.0'?>
   <djob_info>
     <element>
       <JB_job_number>238</JB_job_number>
+      <JB_submission_time>{local(2026, 11, 17, 9, 0, 1):.0f}</JB_submission_time>
       <JB_soft_resource_list>
         <qstat_l_requests>
           <CE_name>h_rt</CE_name>
@@ -656,21 +681,28 @@ class TestGridEngine(BatchSystemContract):
     states = {"238": "running", "240.3": "running", "241": "held", "242": "waiting"}
     size = "-l node_f={nodes}"
     texts = {
-        QSTAT_J: HOUR,
-        QSTAT_J.replace("hard resource_list", "hard_resource_list"): HOUR,
-        QSTAT_J.replace("h_rt=3600,", "s_vmem=4G,h_rt=1:00:00,"): HOUR,
-        QSTAT_J.replace("238", "237").replace("09:01", "08:01") + QSTAT_J: HOUR,
-        QSTAT_J + QSTAT_J.replace("238", "239").replace("h_rt=3600", "h_rt=60"): HOUR,
-        QSTAT_J.replace("h_rt=3600,", ""): JobTimes(HOUR.started_at),
+        QSTAT_J: WAITED,
+        QSTAT_J.replace("hard resource_list", "hard_resource_list"): WAITED,
+        QSTAT_J.replace("h_rt=3600,", "s_vmem=4G,h_rt=1:00:00,"): WAITED,
+        QSTAT_J.replace("238", "237").replace("09:01", "08:01") + QSTAT_J: WAITED,
+        QSTAT_J + QSTAT_J.replace("238", "239").replace("h_rt=3600", "h_rt=60"): WAITED,
+        QSTAT_J.replace("h_rt=3600,", ""): replace(WAITED, ends_at=None),
+        # It also waited for another job.
+        QSTAT_J.replace("mail_list: ", "jid_predecessor_list (req):  237\nmail_list: "): HOUR,
         # Son of Grid Engine prints no start time here.
         QSTAT_J.replace("start_time", "end_time"): JobTimes(),
-        QSTAT_J_XML: HOUR,
+        QSTAT_J_XML: WAITED,
         # Altair Grid Engine counts milliseconds.
-        QSTAT_J_XML.replace("</JAT_start_time>", "000</JAT_start_time>"): HOUR,
+        QSTAT_J_XML.replace("</JAT_start_time>", "000</JAT_start_time>").replace(
+            "</JB_submission_time>", "000</JB_submission_time>"
+        ): WAITED,
+        QSTAT_J_XML.replace(
+            "      <JB_soft", "<JB_jid_request_list><job_predecessors/></JB_jid_request_list>\n      <JB_soft"
+        ): HOUR,
         QSTAT_J_XML.replace(
             "<CE_name>h_rt</CE_name>\n          <CE_valtype>",
             "<CE_name>s_rt</CE_name>\n          <CE_valtype>",
-        ): JobTimes(HOUR.started_at),
+        ): replace(WAITED, ends_at=None),
         QSTAT_J_XML.replace("JAT_start_time", "JAT_end_time"): JobTimes(),
     }
 
@@ -700,7 +732,7 @@ class TestGridEngine(BatchSystemContract):
             "09:01:41", "09:31:41"
         )
         assert self.system.answer(third, "238.3", NOW).started_at == HOUR.started_at + 1800
-        assert self.system.answer(third, "238.1", NOW) == HOUR
+        assert self.system.answer(third, "238.1", NOW) == WAITED
         assert self.system.answer(QSTAT_J_XML, "238.3", NOW) == JobTimes()
 
     @pytest.mark.parametrize(("word", "state"), [
@@ -742,20 +774,20 @@ def commands(tmp_path: Path, monkeypatch) -> Path:
 
 def test_the_next_command_is_run_if_the_first_gives_no_answer(commands: Path):
     now = time.time()
-    command_that(commands, "squeue", "echo nothing useful; exit 1")
+    command_that(commands, "scontrol", "echo nothing useful; exit 1")
     ends = datetime.fromtimestamp(now + 100).isoformat(timespec="seconds")
     starts = datetime.fromtimestamp(now - 100).isoformat(timespec="seconds")
-    command_that(commands, "scontrol", f"echo JobId=1 StartTime={starts} EndTime={ends}")
+    command_that(commands, "squeue", f"echo '1|{starts}|{ends}'")
     found = with_end(Allocation("slurm", "1"))
     assert found.ends_at == pytest.approx(now + 100, abs=1.5)
     assert found.started_at == pytest.approx(now - 100, abs=1.5)
-    assert found.ends_by == "scontrol"
+    assert found.ends_by == "squeue"
 
 
 def test_the_users_own_formats_do_not_reach_the_command(commands: Path, monkeypatch):
     monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
-    command_that(commands, "squeue", 'echo "$SLURM_TIME_FORMAT $LC_ALL" > "$(dirname "$0")/seen"')
-    command_that(commands, "scontrol", "exit 1")
+    command_that(commands, "scontrol", 'echo "$SLURM_TIME_FORMAT $LC_ALL" > "$(dirname "$0")/seen"')
+    command_that(commands, "squeue", "exit 1")
     with_end(Allocation("slurm", "1"))
     assert (commands / "seen").read_text() == "standard C\n"
 
@@ -771,6 +803,9 @@ def test_a_command_that_hangs_is_abandoned(commands: Path, monkeypatch):
     monkeypatch.setattr("mpisweep.batch.allocation._ASK_S", 0.2)
     command_that(commands, "qstat", "exec sleep 1000")
     assert with_end(Allocation("pbs", "1")).ends_at is None
+    monkeypatch.setattr("mpisweep.batch.allocation._ASK_WAIT_S", 0.1)
+    known = Allocation("pbs", "1", ends_at=1.0)
+    assert with_end(known, also_wait=True) == known
 
 
 def test_no_command_at_all_leaves_the_end_unknown(monkeypatch, tmp_path: Path):

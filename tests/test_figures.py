@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from mpisweep.results import journal_folder
 from mpisweep.results.compaction import compact_and_close
 from mpisweep.views import figures, tables
 from mpisweep.views.figures.curves import _smoothed
+from mpisweep.views.report import page
 
 ANALYSIS = Path(__file__).parent.parent / "analysis"
 SCRIPTS = sorted(path.name for path in ANALYSIS.glob("*.py"))
@@ -191,10 +195,12 @@ def test_total_time_is_the_sum_against_the_wall(path):
     assert 0.9 < total.utilisation < 1
 
 
-def runs_of_one_trial(path: Path, *runs: tuple[str, float, int]) -> Path:
+def runs_of_one_trial(
+    path: Path, *runs: tuple[str, float, int], jobs: Sequence[tuple[str, float]] = ()
+) -> Path:
     """Write runs, each given by its name, end and number of workers.
 
-    Each starts at 1000 s and runs one trial of 4 s from 1001 s on.
+    Each starts at 1000 s and runs one trial of 4 s from 1001 s on; it may have the id and the queue wait of a job.
     """
     records = [TrialsBlock(list(range(len(runs))), {"x": list(range(1, len(runs) + 1))}, baseline=None)]
     for number, (run, end, workers) in enumerate(runs):
@@ -204,7 +210,11 @@ def runs_of_one_trial(path: Path, *runs: tuple[str, float, int]) -> Path:
             EndedBlock(0, 0, [number], [1], [2], [1001.0], [4.0], {"loss": [1.0]}, [], []),
             ClosedRecord(end, "complete"),
         ]
-        write_journal(path, records, opening(run))
+        first = opening(run)
+        if jobs:
+            job_id, wait_s = jobs[number]
+            first = replace(first, batch_system="slurm", job_id=job_id, queue_wait_s=wait_s)
+        write_journal(path, records, first)
         records = []
     return path
 
@@ -214,6 +224,31 @@ def test_the_time_of_overlapping_runs_counts_once_and_their_workers_add_up(tmp_p
     total = figures.total_time(mpisweep.load(path))
     assert (total.wall_s, total.workers, total.allocations, total.trials_s) == (20.0, 3, 2, 8.0)
     assert total.utilisation == pytest.approx(8.0 / (2 * 10 + 20))
+
+
+def test_the_wait_of_the_sweeps_own_jobs_stands_for_that_of_single_jobs(tmp_path):
+    path = runs_of_one_trial(
+        tmp_path / "s.h5",
+        ("a", 1010.0, 1), ("b", 1020.0, 1), ("c", 1030.0, 2),
+        jobs=[("7", 600.0), ("7", 600.0), ("8", 300.0)],
+    )  # fmt: skip
+    sweep = mpisweep.load(path)
+    total = figures.total_time(sweep)
+    assert (total.allocations, total.own_wait_s, total.measured_jobs) == (2, 450.0, 2)
+    assert total.waited_s == 600.0, "both waited at the same time"
+    assert [(bar.waiting_s, bar.running_s) for bar in figures.bars(total)] == [
+        (0.0, 12.0), (3 * 450.0, 12.0), (3 * 450.0 / total.workers, 12.0 / total.workers), (600.0, 30.0),
+    ]  # fmt: skip
+    assert figures.bars(total, 60.0)[-1].waiting_s == 120.0, "what the user states comes first"
+    figure = figures.draw_total_time(sweep)
+    assert figure.note == "Measured: this sweep's own 2 jobs waited 8 min in the queue on average."
+    shown = unescape(page(sweep))
+    assert figure.note in shown
+    assert "<td>10 min</td>" in shown
+    assert "8 min per job (measured)" in figure.legends[0].get_texts()[0].get_text()
+    assert (
+        "measured" not in figures.draw_total_time(sweep, queue_wait_s=60).legends[0].get_texts()[0].get_text()
+    )
 
 
 def test_a_run_of_which_the_beginning_is_lost_is_drawn_from_its_first_trial_on(tmp_path):

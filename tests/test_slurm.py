@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from private_slurm import DAEMONS, NODES, Cluster
 from waiting import wait_for
 
 import mpisweep as package
+from mpisweep.views.report import page
 
 pytestmark = [pytest.mark.mpi, pytest.mark.slurm]
 
@@ -106,8 +108,11 @@ def resume(cluster: Cluster, folder: Path, last: int, known: set[int]) -> None:
 
 def test_plain_run_works_on_every_node_of_the_allocation(cluster: Cluster, folder: Path):
     sweep(folder, 60)
+    # The job waits for one that has all nodes for three seconds.
+    cluster.ask("sbatch", "--nodes=3", "--exclusive", "--output=/dev/null", "--wrap=sleep 3")
     dry_run = f"{RUN} --dry-run > dry.txt"
-    cluster.wait(cluster.submit(folder, dry_run, RUN, options=("--time=5",)))
+    times = "squeue --noheader --jobs=$SLURM_JOB_ID --format='%V %S' > times"
+    cluster.wait(cluster.submit(folder, times, dry_run, RUN, options=("--time=5",)))
     assert rc(folder) == 0, log_of(folder)
     assert {node for _, node in ran(folder, "ended")} == set(NODES)
     assert sorted(number for number, _ in ran(folder, "begun")) == list(range(60))
@@ -119,7 +124,12 @@ def test_plain_run_works_on_every_node_of_the_allocation(cluster: Cluster, folde
     assert "Slurm job" in dry
     assert "3 nodes, 3 ranks asked for" in dry
     assert "--map-by ppr:1:node" in dry
-    assert "(squeue)" in dry
+    assert "(scontrol)" in dry
+    submitted, started = map(datetime.fromisoformat, (folder / "times").read_text().split())
+    waited_s = (started - submitted).total_seconds()
+    assert waited_s >= 2
+    assert found.allocations["queue_wait"].tolist() == [waited_s]
+    assert f"own job waited {waited_s:.2g} s in the queue" in page(found)
 
 
 def test_a_sweep_stops_before_the_end_that_slurm_reports_and_the_next_job_resumes_it(

@@ -1,7 +1,7 @@
-"""The allocation of this job: its batch system, its nodes and its end.
+"""The allocation of this job: its batch system, its nodes, its end, and its wait in the queue.
 
-The environment is read first, which costs nothing.  If it does not say when the job ends, the batch system's
-command is asked, with a time limit; whatever it does or prints, the sweep runs.
+The environment is read first, which costs nothing.  What it does not say the batch system's commands are
+asked, with a time limit; whatever they do or print, the sweep runs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from mpisweep.batch.registry import batch_system, recognise, unusable_plugins
 
 __all__ = ["this_allocation", "warn_of_unknown_end", "with_end", "wrongly_started"]
 
-#: Time limit of a batch system's command, in seconds.
+#: Time limit of a batch system's command, in seconds, and of one that only tells the wait in the queue.
 _ASK_S = 20.0
+_ASK_WAIT_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -44,24 +45,38 @@ def this_allocation(environment: Mapping[str, str] = os.environ, known: str = ""
     )  # fmt: skip
 
 
-def with_end(allocation: Allocation, environment: Mapping[str, str] = os.environ) -> Allocation:
+def with_end(
+    allocation: Allocation, environment: Mapping[str, str] = os.environ, *, also_wait: bool = False
+) -> Allocation:
     """Ask the batch system's commands when the allocation ends; call it before MPI.
 
     It starts processes.  Outside of jobs it warns of plugins that could not be asked.
+
+    Args:
+        allocation: from :func:`this_allocation`.
+        environment: of this process.
+        also_wait: whether to ask also for the wait in the queue if only that is unknown.
     """
     system = batch_system(allocation.system)
     if system is None:
         for why in unusable_plugins():
             log.warning("batch systems: %s", why)
-    if allocation.ends_at is not None or system is None:
         return allocation
+    # The user's own formats and language do not matter here.
+    plain = {**environment, **system.plain_output, "LC_ALL": "C"}
     for question in system.questions(allocation.job_id):
-        # The user's own formats and language do not matter here.
-        plain = {**environment, **system.plain_output, "LC_ALL": "C"}
-        times = system.answer(_ask(question, plain), allocation.job_id, time.time()).sane(time.time())
-        if times.ends_at is not None:
-            started_at = times.started_at if allocation.started_at is None else allocation.started_at
-            return replace(allocation, started_at=started_at, ends_at=times.ends_at, ends_by=question[0])
+        is_end_known = allocation.ends_at is not None
+        if is_end_known and not (also_wait and allocation.queue_wait_s is None):
+            break
+        text = _ask(question, plain, _ASK_WAIT_S if is_end_known else _ASK_S)
+        times = system.answer(text, allocation.job_id, time.time()).sane(time.time())
+        allocation = replace(
+            allocation,
+            started_at=times.started_at if allocation.started_at is None else allocation.started_at,
+            queued_at=times.queued_at if allocation.queued_at is None else allocation.queued_at,
+            ends_at=allocation.ends_at if is_end_known else times.ends_at,
+            ends_by=allocation.ends_by if is_end_known or times.ends_at is None else question[0],
+        )
     return allocation
 
 
@@ -84,7 +99,7 @@ def wrongly_started(environment: Mapping[str, str] = os.environ) -> str:
     return system.wrongly_started(environment) if system else ""
 
 
-def _ask(command: tuple[str, ...], environment: Mapping[str, str]) -> str:
+def _ask(command: tuple[str, ...], environment: Mapping[str, str], limit_s: float) -> str:
     try:
         asked = subprocess.run(
             command,
@@ -93,7 +108,7 @@ def _ask(command: tuple[str, ...], environment: Mapping[str, str]) -> str:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_ASK_S,
+            timeout=limit_s,
             check=False,
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:

@@ -192,7 +192,7 @@ class BatchSystem:
         return Allocation(self.name, self.job_id(environment))
 
     def questions(self, job_id: str) -> Sequence[tuple[str, ...]]:
-        """Commands whose output may say when the job ends, the best first."""
+        """Commands whose output may say when the job ends and how long it waited, the best first."""
         return ()
 
     def answer(self, text: str, job_id: str, now: float) -> JobTimes:

@@ -8,6 +8,8 @@ job scripts.
 * ``#$`` lines count anywhere in a script.
 * No variable has the start or the limit (``h_rt``) of a job.  ``qstat -j`` prints both: the start in a line
   of its own (Altair) or in its XML.
+* It prints the time of submission and not when a job could first have started, so the wait in the queue of
+  a job that follows another one is unknown.
 * SIGKILL ends a job at its limit and at qdel.  With ``-notify``, SIGUSR2 comes some seconds before
   (``notify`` of the queue), and SIGUSR1 before a suspension; the shell and its children receive both.
 """
@@ -30,6 +32,9 @@ _TASK = re.compile(r"[1-9]\d*\Z", re.ASCII)
 #: Lines of ``qstat -j``: the job, its resources with the limit, and the start of a task.
 _NUMBER = re.compile(r"job_number:\s+(\d+)\s*\Z", re.ASCII)
 _HARD = re.compile(r"hard[ _]resource_list:\s+(.*)")
+_SUBMITTED = re.compile(r"submission_time:\s+(\S+ \d{1,2}:\d{2}:\d{2})(?:\.\d+)?\s*\Z", re.ASCII)
+#: A job that follows others waits for them, too; the line stays when they have ended.
+_FOLLOWS = "jid_predecessor_list"
 _START = re.compile(r"start_time\s+(\d+):\s+(\S+ \d{1,2}:\d{2}:\d{2})(?:\.\d+)?\s*\Z", re.ASCII)
 #: The same in its XML.
 _XML_NUMBER = re.compile(r"<JB_job_number>(\d{1,12})</JB_job_number>", re.ASCII)
@@ -38,8 +43,10 @@ _XML_LIMIT = re.compile(
     r"<CE_name>h_rt</CE_name>(?:(?!<CE_name>).)*?<CE_stringval>([^<]*)</CE_stringval>", re.DOTALL
 )
 _XML_TASK = re.compile(r"<JAT_task_number>(\d{1,9})</JAT_task_number>", re.ASCII)
+_XML_SUBMITTED = re.compile(r"<JB_submission_time>(\d{1,15})</JB_submission_time>", re.ASCII)
+_XML_FOLLOWS = re.compile(r"<JB_jid_(?:request|predecessor)_list>\s*<")
 _XML_START = re.compile(r"<JAT_start_time>(\d{1,15})</JAT_start_time>", re.ASCII)
-#: Larger starts are in milliseconds, as Altair's are, and not in seconds.
+#: Larger times are in milliseconds, as Altair's are, and not in seconds.
 _MILLISECONDS_FROM = 10**11
 #: The dates of Altair, and of Son of Grid Engine with a locale.
 _DATES = ("%m/%d/%Y %H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y/%m/%d %H:%M:%S")
@@ -198,9 +205,13 @@ class GridEngine(BatchSystem):
     def answer(self, text: str, job_id: str, now: float) -> JobTimes:
         """See :class:`BatchSystem`."""
         number, _, task = job_id.partition(".")
-        started_at, limit = (_in_xml if "<JB_job_number>" in text else _in_lines)(text, number, task or "1")
+        read = _in_xml if "<JB_job_number>" in text else _in_lines
+        started_at, limit, queued_at = read(text, number, task or "1")
+        if started_at is None:
+            # A truncated output may also lack that the job follows another one.
+            return JobTimes()
         limit_s = self.time_limit_s(limit)
-        return JobTimes(started_at, None if started_at is None or limit_s is None else started_at + limit_s)
+        return JobTimes(started_at, None if limit_s is None else started_at + limit_s, queued_at)
 
     def probe(self, host: str) -> list[str]:
         """See :class:`BatchSystem`."""
@@ -231,25 +242,30 @@ class GridEngine(BatchSystem):
 GRID_ENGINE = GridEngine()
 
 
-def _in_lines(text: str, number: str, task: str) -> tuple[float | None, str]:
-    """Read start and limit of a job from ``qstat -j``."""
+def _in_lines(text: str, number: str, task: str) -> tuple[float | None, str, float | None]:
+    """Read start, limit and submission of a job from ``qstat -j``."""
     started_at: float | None = None
+    queued_at: float | None = None
     limit = ""
-    ours = False
+    ours = follows = False
     # A truncated line says nothing.
     for line in (line.rstrip() for line in text.splitlines(keepends=True) if line.endswith("\n")):
         if found := _NUMBER.match(line):
             ours = found[1] == number
         elif not ours:
             continue
+        elif found := _SUBMITTED.match(line):
+            queued_at = moment(found[1], *_DATES)
+        elif line.startswith(_FOLLOWS):
+            follows = True
         elif found := _HARD.match(line):
             limit = dict(part.partition("=")[::2] for part in found[1].split(",")).get("h_rt", "")
         elif (found := _START.match(line)) and found[1] == task:
             started_at = moment(found[2], *_DATES)
-    return started_at, limit
+    return started_at, limit, None if follows else queued_at
 
 
-def _in_xml(text: str, number: str, task: str) -> tuple[float | None, str]:
+def _in_xml(text: str, number: str, task: str) -> tuple[float | None, str, float | None]:
     """Read them from ``qstat -xml -j``."""
     # Each job begins with its number.
     parts = _XML_NUMBER.split(text)
@@ -260,7 +276,13 @@ def _in_xml(text: str, number: str, task: str) -> tuple[float | None, str]:
     tasks = _XML_TASK.findall(job)
     # Number and start of a task come in either order; each running task has both.
     mine = dict(zip(tasks, starts, strict=False)).get(task) if len(tasks) == len(starts) else None
-    if mine is None:
-        return None, limit[1] if limit else ""
-    began = int(mine)
-    return began / 1000 if began >= _MILLISECONDS_FROM else float(began), limit[1] if limit else ""
+    submitted = None if _XML_FOLLOWS.search(job) else _XML_SUBMITTED.search(job)
+    return (
+        None if mine is None else _seconds(mine), limit[1] if limit else "",
+        None if submitted is None else _seconds(submitted[1]),
+    )  # fmt: skip
+
+
+def _seconds(stated: str) -> float:
+    moment_s = int(stated)
+    return moment_s / 1000 if moment_s >= _MILLISECONDS_FROM else float(moment_s)

@@ -46,6 +46,15 @@ class Allocation:
     ends_at: float | None = None
     #: Source of the end, e.g. ``squeue``.
     ends_by: str = ""
+    #: When the job could first have started; None for unknown.
+    queued_at: float | None = None
+
+    @property
+    def queue_wait_s(self) -> float | None:
+        """How long the job waited in the queue, in seconds; None for unknown."""
+        if self.queued_at is None or self.started_at is None:
+            return None
+        return max(0.0, self.started_at - self.queued_at)
 
     @property
     def ranks(self) -> int | None:
@@ -56,14 +65,22 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class JobTimes:
-    """Start and end of a job, in seconds since 1970; None for unknown."""
+    """Start and end of a job, in seconds since 1970; None for unknown.
+
+    Attributes:
+        started_at: its start.
+        ends_at: its end, by its time limit.
+        queued_at: when it could first have started: its submission, or later if it was held or followed
+            another job.  The wait in the queue is counted from here.
+    """
 
     started_at: float | None = None
     ends_at: float | None = None
+    queued_at: float | None = None
 
     def sane(self, now: float) -> JobTimes:
         """Drop times that are impossible for a running job."""
-        started_at, ends_at = self.started_at, self.ends_at
+        started_at, ends_at, queued_at = self.started_at, self.ends_at, self.queued_at
         if started_at is not None and not now - _LONGEST_S < started_at < now + _SKEW_S:
             # The end is computed from it.
             return JobTimes()
@@ -71,7 +88,9 @@ class JobTimes:
             ends_at = None
         if started_at is not None and ends_at is not None and ends_at <= started_at:
             ends_at = None
-        return JobTimes(started_at, ends_at)
+        if queued_at is not None and not now - _LONGEST_S < queued_at < (started_at or now) + _SKEW_S:
+            queued_at = None
+        return JobTimes(started_at, ends_at, queued_at)
 
 
 class JobState(StrEnum):

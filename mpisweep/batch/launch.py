@@ -44,6 +44,7 @@ from mpisweep.batch.variables import (
     LAUNCH_VARIABLE,
     ONE_HOST_VARIABLE,
     PROGRESS_VARIABLE,
+    QUEUE_WAIT_VARIABLE,
     SYSTEM_VARIABLE,
 )
 from mpisweep.batch.watchdog import Results, RunEnd, Watchdog
@@ -323,6 +324,8 @@ class _Launch:
         environment = mpi_environment()
         environment[LAUNCH_VARIABLE] = self.name
         environment[ENDS_VARIABLE] = "" if self._ends_at is None else repr(self._ends_at)
+        wait_s = start.allocation.queue_wait_s
+        environment[QUEUE_WAIT_VARIABLE] = "" if wait_s is None else repr(wait_s)
         environment[SYSTEM_VARIABLE] = start.allocation.system
         environment[BEGUN_VARIABLE] = "1" if self._begun else ""
         if len(start.placement.nodes) == 1:

@@ -175,16 +175,22 @@ class Pbs(BatchSystem):
     def answer(self, text: str, job_id: str, now: float) -> JobTimes:
         """See :class:`BatchSystem`."""
         facts = _record(text, job_id)
-        started_at = moment(facts.get("stime") or facts.get("start_time") or "", "%a %b %d %H:%M:%S %Y")
+        started_at = _moment(facts.get("stime") or facts.get("start_time") or "")
+        # The time at which it became eligible: a job that follows another one is not before that has ended.
+        queued_at = _moment(facts.get("etime", ""))
         limit_s = duration_s(facts.get("Resource_List.walltime", ""))
         if started_at is not None and limit_s is not None:
-            return JobTimes(started_at, started_at + limit_s)
+            return JobTimes(started_at, started_at + limit_s, queued_at)
         # Torque prints the time left; the time used, as PBS prints it, may be minutes old.
         left_s = positive(facts.get("Walltime.Remaining"))
-        return JobTimes(started_at, None if left_s is None else now + left_s)
+        return JobTimes(started_at, None if left_s is None else now + left_s, queued_at)
 
 
 PBS = Pbs()
+
+
+def _moment(text: str) -> float | None:
+    return moment(text, "%a %b %d %H:%M:%S %Y")
 
 
 def _project(found: Directive | None) -> str:

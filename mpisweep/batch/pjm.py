@@ -271,8 +271,16 @@ def _from_record(lines: Sequence[str], job_id: str) -> JobTimes:
         facts[name] = value
     if facts.get("JOB ID") != job_id:
         return JobTimes()
-    started_at = moment(facts.get("JOB START DATE", "").rstrip("<>@() "), "%Y/%m/%d %H:%M:%S")
+    started_at = _moment(facts.get("JOB START DATE", ""))
+    # A later sub job of a step job also waits for the one before it.
+    follows = job_id.partition("_")[2] not in ("", "0")
+    queued_at = None if follows else _moment(facts.get("ACCEPT DATE", ""))
     stated = facts.get("ELAPSE TIME (LIMIT)", "")
     seconds = _SECONDS.search(stated)
     limit_s = float(seconds[1]) if seconds else duration_s(first_word(stated))
-    return JobTimes(started_at, None if started_at is None or limit_s is None else started_at + limit_s)
+    ends_at = None if started_at is None or limit_s is None else started_at + limit_s
+    return JobTimes(started_at, ends_at, queued_at)
+
+
+def _moment(text: str) -> float | None:
+    return moment(text.rstrip("<>@() "), "%Y/%m/%d %H:%M:%S")

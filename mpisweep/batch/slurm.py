@@ -24,7 +24,7 @@ _LISTED = re.compile(r"(?:[^,\[\]]|\[[^\[\]]*\])+")
 _PART = re.compile(r"\[([^\[\]]*)\]")
 _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?\Z", re.ASCII)
 _REPEATED = re.compile(r"(\d{1,7})(?:\(x(\d{1,6})\))?\Z", re.ASCII)
-_FIELD = re.compile(r"(?:^|\s)(JobId|StartTime|EndTime)=(\S+)")
+_FIELD = re.compile(r"(?:^|\s)(JobId|EligibleTime|StartTime|EndTime)=(\S+)")
 
 
 class Slurm(BatchSystem):
@@ -232,8 +232,8 @@ class Slurm(BatchSystem):
     def questions(self, job_id: str) -> Sequence[tuple[str, ...]]:
         """See :class:`BatchSystem`."""
         return (
-            (self.ask, "--noheader", "--jobs", job_id, "--format", "%A|%S|%e"),
             ("scontrol", "show", "job", job_id),
+            (self.ask, "--noheader", "--jobs", job_id, "--format", "%A|%S|%e"),
         )
 
     def answer(self, text: str, job_id: str, now: float) -> JobTimes:
@@ -252,7 +252,7 @@ class Slurm(BatchSystem):
             facts[name] = value
         if facts.get("JobId") != job_id:
             return JobTimes()
-        return JobTimes(_time(facts.get("StartTime", "")), _time(facts.get("EndTime", "")))
+        return JobTimes(*(_time(facts.get(name, "")) for name in ("StartTime", "EndTime", "EligibleTime")))
 
     def probe(self, host: str) -> list[str]:
         """See :class:`BatchSystem`."""

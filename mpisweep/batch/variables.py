@@ -10,6 +10,7 @@ __all__ = [
     "LAUNCH_VARIABLE",
     "ONE_HOST_VARIABLE",
     "PROGRESS_VARIABLE",
+    "QUEUE_WAIT_VARIABLE",
     "SYSTEM_VARIABLE",
 ]
 
@@ -27,6 +28,9 @@ BEGUN_VARIABLE = "MPISWEEP_BEGUN"
 
 #: Tells the ranks when the allocation ends, in seconds since 1970; empty for unknown.
 ENDS_VARIABLE = "MPISWEEP_ENDS_AT"
+
+#: Tells the ranks how long the job waited in the queue, in seconds; empty for unknown.
+QUEUE_WAIT_VARIABLE = "MPISWEEP_QUEUE_WAIT"
 
 #: Tells the ranks that all of them are on one host.
 ONE_HOST_VARIABLE = "MPISWEEP_ONE_HOST"

@@ -55,7 +55,7 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
         # repeated: the kernel sends it for each thread of the caller that may have been the parent.
         die_with_parent(int(caller), signal.SIGUSR1)
     relays = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
-    allocation = with_end(this_allocation())
+    allocation = with_end(this_allocation(), also_wait=not options.dry_run)
     configure_logging(None, this_host() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
     check_startable(spec)
     path = results_path(options, spec)

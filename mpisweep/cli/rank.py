@@ -15,6 +15,7 @@ from mpisweep.batch.variables import (
     LAUNCH_VARIABLE,
     ONE_HOST_VARIABLE,
     PROGRESS_VARIABLE,
+    QUEUE_WAIT_VARIABLE,
     SYSTEM_VARIABLE,
 )
 from mpisweep.cli.arguments import master_policy
@@ -38,6 +39,7 @@ def run_as_rank(spec: Spec, options: argparse.Namespace) -> int:
     launch_name = os.environ.pop(LAUNCH_VARIABLE, "")
     has_begun = bool(os.environ.pop(BEGUN_VARIABLE, ""))
     stated_end = os.environ.pop(ENDS_VARIABLE, "")
+    stated_wait = os.environ.pop(QUEUE_WAIT_VARIABLE, "")
     system = os.environ.pop(SYSTEM_VARIABLE, "")
     is_drawn = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
     has_one_host = os.environ.pop(ONE_HOST_VARIABLE, "") == "1" or expected_rank() is None or is_on_one_host()
@@ -71,5 +73,6 @@ def run_as_rank(spec: Spec, options: argparse.Namespace) -> int:
         path, options.fresh, policy, options.walltime, sink, launch_name, refusal, options.split,
         options.stage_env, options.stage_to, options.stage_keep,
         ends_at=float(stated_end) if stated_end else None, has_begun=has_begun, batch_system=system,
-        pilot=options.pilot or 0, planned=options.planned,
+        queue_wait_s=float(stated_wait) if stated_wait else None, pilot=options.pilot or 0,
+        planned=options.planned,
     ))  # fmt: skip

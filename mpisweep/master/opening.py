@@ -104,6 +104,7 @@ class RunFacts:
         launch: id of the command that started the ranks.
         until: when the allocation ends, by the monotonic clock; None if unknown.
         pilot: number of trials to which it is limited; 0 for no limit.
+        queue_wait_s: how long its job waited in the queue; None if unknown.
     """
 
     allocation: Allocation
@@ -113,6 +114,7 @@ class RunFacts:
     launch: str = ""
     until: float | None = None
     pilot: int = 0
+    queue_wait_s: float | None = None
 
 
 def open_sweep(
@@ -269,6 +271,7 @@ def _opening_record(spec: Spec, run: str, epoch: int, facts: RunFacts, known: Kn
         launch=facts.launch,
         follows=known.covered if known else {},
         deadline=None if facts.until is None else time.time() + facts.until - time.monotonic(),
+        queue_wait_s=facts.queue_wait_s,
     )
 
 

@@ -36,6 +36,8 @@ class RankOptions:
     stage_keep: bool = False
     #: When the allocation ends, in seconds since 1970, if a launcher has found out.
     ends_at: float | None = None
+    #: How long the job waited in the queue, if a launcher has found out.
+    queue_wait_s: float | None = None
     #: Whether other ranks of this launch have begun the sweep.
     has_begun: bool = False
     #: Name of the batch system that a launcher has recognised; empty to find out.

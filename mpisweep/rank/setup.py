@@ -84,6 +84,7 @@ class MasterSetup:
                     self._options.launch,
                     self._run_until(ends_at),
                     self._options.pilot,
+                    self._options.queue_wait_s,
                 ),
                 read_imports=lambda: read_imports(self._server, self._spec),
                 share=share,

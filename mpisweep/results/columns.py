@@ -300,6 +300,14 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column(
         "allocations",
+        "queue_wait",
+        "number",
+        "how long its job waited in the queue before it started; NaN if unknown and outside of jobs",
+        "s",
+        added=True,
+    ),
+    Column(
+        "allocations",
         "predicted_time",
         "number",
         "expected time from its start to the end of its last trial; NaN if nothing was known",

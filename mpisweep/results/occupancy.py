@@ -1,4 +1,4 @@
-"""When the runs of the program were active, and how many workers they had."""
+"""When the runs of the program were active, how many workers they had, and how long their jobs waited."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mpisweep.records import AttemptEnd
 from mpisweep.results.trial_table import Rows
 
-__all__ = ["most_workers", "run_spans", "time_in_runs"]
+__all__ = ["job_waits", "most_workers", "run_spans", "time_in_runs"]
 
 
 def run_spans(allocations: Rows, workers: Rows, trials: Any) -> NDArray[np.float64]:
@@ -33,6 +33,19 @@ def time_in_runs(spans: NDArray[np.float64], moments: NDArray[np.float64]) -> ND
         start, until = max(start, until), max(end, until)
         total += np.clip(moments, start, max(end, start)) - start
     return total
+
+
+def job_waits(allocations: Rows, spans: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How long each job of a batch system waited in the queue, and when its first run began, shape (jobs, 2).
+
+    A wait is NaN if it is unknown.  Several runs of one job waited once; runs outside of jobs are left out.
+    """
+    first: dict[tuple[str, str], int] = {}
+    for run, (system, job) in enumerate(zip(allocations["batch_system"], allocations["job_id"], strict=True)):
+        if job:
+            first.setdefault((str(system), str(job)), run)
+    rows = list(first.values())
+    return np.stack([allocations["queue_wait"][rows], spans[rows, 0]], axis=1)
 
 
 def most_workers(allocations: Rows, workers: Rows, attempts: Rows, spans: NDArray[np.float64]) -> int:

@@ -103,6 +103,7 @@ def _on_run(state: SweepState, segment: str, record: RunRecord) -> None:
         run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
         ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="", launch=record.launch,
         closing_time=_NAN, deadline=_NAN if record.deadline is None else record.deadline,
+        queue_wait=_NAN if record.queue_wait_s is None else record.queue_wait_s,
         code=record.environment.get(CODE, ""), predicted_time=_NAN, predicted_bound=_NAN, predicted_after=-1,
     )  # fmt: skip
     state.spec, state.source, state.version = record.spec, record.source, record.version

@@ -178,7 +178,8 @@ def _add_k(parser: argparse.ArgumentParser) -> None:
 def _add_queue_wait(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--queue-wait", type=duration, metavar="TIME",
-        help="how long each job waits in the queue, e.g. 10m; draws single jobs too",
+        help="how long each job waits in the queue, e.g. 10m; draws single jobs too (default: as long as "
+        "this sweep's own jobs)",
     )  # fmt: skip
 
 

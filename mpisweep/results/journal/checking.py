@@ -83,7 +83,7 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
         "ranks": _is_count, "batch_system": _is_text, "job_id": _is_text, "command": _list_of(_is_text),
         "version": _is_text, "spec": _is_text, "source": _is_text, "environment": _dict_of(_is_text),
         "launch": _is_text, "follows": _or_none(_dict_of(_is_count)),
-        "deadline": _or_none(_is_number),
+        "deadline": _or_none(_is_number), "queue_wait_s": _or_none(_is_number),
     },
     "trials": {
         "numbers": _list_of(_is_count), "parameters": _dict_of(_is_column), "baseline": _or_none(_is_count),

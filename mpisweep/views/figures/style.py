@@ -124,6 +124,7 @@ class SweepFigure(Figure):
         layers: name of a layer -> its columns, arrays of equal length: the numbers that are drawn.
         width: as given.
         panel: prefix of the layers that are added next, for a figure of several panels.
+        note: a sentence for its caption; empty for none.
     """
 
     def __init__(self, width: Width = "page", height_mm: float | None = None) -> None:
@@ -132,6 +133,7 @@ class SweepFigure(Figure):
         self.width: Width = width
         self.layers: dict[str, dict[str, NDArray[Any]]] = {}
         self.panel = ""
+        self.note = ""
 
     def add_layer(self, name: str, columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> None:
         """Note the numbers of what was drawn.

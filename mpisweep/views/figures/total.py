@@ -1,4 +1,8 @@
-"""Figure 2: the time of all trials one by one, as single jobs, and as allocations."""
+"""Figure 2: the time of all trials one by one, as single jobs, and as allocations.
+
+How long a single job would wait in the queue is what the user states, or else what this sweep's own jobs have
+waited, which each run records (``/allocations/queue_wait``).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ from dataclasses import dataclass
 
 import matplotlib as mpl
 import numpy as np
+from numpy.typing import NDArray
 
 from mpisweep.progress import counted
 from mpisweep.results.load import Sweep
-from mpisweep.results.occupancy import time_in_runs
+from mpisweep.results.occupancy import job_waits, time_in_runs
 from mpisweep.spec.units import duration_text
 from mpisweep.views.figures.style import (
     BLUE,
@@ -46,6 +51,12 @@ class TotalTime:
     trials: int
     #: Ranks of all trials; of trials with one rank each, their number.
     ranks: int
+    #: Mean wait of this sweep's own jobs in the queue; None if it is unknown.
+    own_wait_s: float | None = None
+    #: Time in which one of them waited while no run was active.
+    waited_s: float = 0.0
+    #: Number of jobs whose wait is known.
+    measured_jobs: int = 0
 
     @property
     def speedup(self) -> float:
@@ -56,6 +67,16 @@ class TotalTime:
     def utilisation(self) -> float:
         """Share of the workers' time spent on trials."""
         return self.busy_s / self.available_s
+
+    @property
+    def wait_sentence(self) -> str:
+        """What is known of the wait of the sweep's own jobs, as a sentence; empty for nothing."""
+        if self.own_wait_s is None:
+            return ""
+        jobs, mean = ("job", "") if self.measured_jobs == 1 else (f"{self.measured_jobs} jobs", " on average")
+        return (
+            f"Measured: this sweep's own {jobs} waited {duration_text(self.own_wait_s)} in the queue{mean}."
+        )
 
 
 def total_time(sweep: Sweep) -> TotalTime:
@@ -73,16 +94,31 @@ def total_time(sweep: Sweep) -> TotalTime:
     lasted = np.where(known, spans[:, 1] - spans[:, 0], 0.0)
     widths = np.ones(len(wall), dtype=int)
     np.add.at(widths, sweep.last_ranks["trial"], 1)
+    waits = job_waits(sweep.allocations, spans)
+    measured = waits[np.isfinite(waits[:, 0]), 0]
+    wall_s = float(time_in_runs(spans, np.array([np.inf]))[0])
+    own_wait_s = float(measured.mean()) if len(measured) else None
     return TotalTime(
         trials_s=float(wall[ended].sum()),
         busy_s=float((wall * widths)[ended].sum()),
-        wall_s=max(float(time_in_runs(spans, np.array([np.inf]))[0]), 1e-9),
+        wall_s=max(wall_s, 1e-9),
         available_s=max(float(lasted[sweep.workers["allocation"]].sum()), 1e-9),
         workers=max(sweep.most_workers, 1),
-        allocations=len(spans),
+        # Runs of one job, e.g. after the loss of a node, share its allocation.
+        allocations=len(waits) + int((sweep.allocations["job_id"] == "").sum()),
         trials=int(ended.sum()),
         ranks=int(widths[ended].sum()),
+        own_wait_s=own_wait_s,
+        waited_s=0.0 if own_wait_s is None else _waited(spans, waits, own_wait_s) - wall_s,
+        measured_jobs=len(measured),
     )
+
+
+def _waited(spans: NDArray[np.float64], waits: NDArray[np.float64], usual_s: float) -> float:
+    """Time in which a job waited or a run was active, in seconds; jobs of unknown wait waited as usual."""
+    length, start = waits.T
+    before = np.stack([start - np.where(np.isfinite(length), length, usual_s), start], axis=1)
+    return float(time_in_runs(np.concatenate([spans, before]), np.array([np.inf]))[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +140,14 @@ def bars(total: TotalTime, queue_wait_s: float | None = None) -> list[Bar]:
 
     Args:
         total: of :func:`total_time`.
-        queue_wait_s: how long each job waits in the queue; None leaves the single jobs out.
+        queue_wait_s: how long each job waits in the queue; None for the measured wait of this sweep's own
+            jobs.  If that is unknown, too, the single jobs are left out.
     """
     several = counted(total.allocations, "allocation")
-    wait_s = queue_wait_s or 0.0
+    wait_s = total.own_wait_s if queue_wait_s is None else queue_wait_s
+    waited_s = total.waited_s if queue_wait_s is None else total.allocations * queue_wait_s
     found = [Bar(f"{counted(total.trials, 'trial')} one by one", 0.0, total.trials_s)]
-    if queue_wait_s is not None:
+    if wait_s is not None:
         jobs = counted(total.trials, "single job")
         found.append(Bar(f"{jobs}, one after another", total.trials * wait_s, total.trials_s))
         if total.workers > 1:
@@ -121,18 +159,17 @@ def bars(total: TotalTime, queue_wait_s: float | None = None) -> list[Bar]:
                     total.busy_s / total.workers,
                 )
             )
-    found.append(
-        Bar(f"{several}, {counted(total.workers, 'worker')}", total.allocations * wait_s, total.wall_s)
-    )
+    found.append(Bar(f"{several}, {counted(total.workers, 'worker')}", waited_s, total.wall_s))
     return found
 
 
 def draw_total_time(sweep: Sweep, *, queue_wait_s: float | None = None, width: Width = "page") -> SweepFigure:
-    """Draw the trials one by one, as single jobs if a wait is given, and as allocations.
+    """Draw the trials one by one, as single jobs if a wait is given or was measured, and as allocations.
 
     Args:
         sweep: from :func:`mpisweep.load`.
-        queue_wait_s: how long each job waits in the queue, in seconds; None leaves the queue out.
+        queue_wait_s: how long each job waits in the queue, in seconds; None for the measured wait of this
+            sweep's own jobs.
         width: ``column`` or ``page``.
 
     Raises:
@@ -140,6 +177,7 @@ def draw_total_time(sweep: Sweep, *, queue_wait_s: float | None = None, width: W
     """
     total = total_time(sweep)
     drawn = bars(total, queue_wait_s)
+    wait_s, source = (total.own_wait_s, " (measured)") if queue_wait_s is None else (queue_wait_s, "")
     longest = max(bar.total_s for bar in drawn)
     scale, unit = time_unit(longest)
     with mpl.rc_context(style_of(width)):
@@ -150,10 +188,10 @@ def draw_total_time(sweep: Sweep, *, queue_wait_s: float | None = None, width: W
         waiting = np.array([bar.waiting_s for bar in drawn]) / scale
         colours = [*[GREY] * (len(drawn) - 1), BLUE]
         axes.barh(places, running, left=waiting, color=colours, height=0.62)
-        if queue_wait_s is not None:
+        if wait_s is not None:
             axes.barh(
                 places, waiting, color="white", edgecolor=ORANGE, hatch="////", height=0.62, linewidth=0.8,
-                label=f"in the queue, {duration_text(queue_wait_s)} per job",
+                label=f"in the queue, {duration_text(wait_s)} per job{source}",
             )  # fmt: skip
         for place, bar in enumerate(drawn):
             axes.annotate(
@@ -170,6 +208,7 @@ def draw_total_time(sweep: Sweep, *, queue_wait_s: float | None = None, width: W
         axes.set_xlabel(f"total time [{unit}]")
         legend(figure, axes)
         title(figure, f"{plain(sweep.name)}: {_said(total)}")
+        figure.note = total.wait_sentence
         figure.add_layer(
             "bars",
             {

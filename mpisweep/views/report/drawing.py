@@ -58,7 +58,7 @@ def _drawn(sweep: Sweep, wanted: list[_Wanted]) -> Iterator[str]:
             # There is nothing to draw: no curves, or no ended trial.
             continue
         said = KINDS[kind].text
-        caption = f"{said[0].upper()}{said[1:]}."
+        caption = " ".join(filter(None, [f"{said[0].upper()}{said[1:]}.", figure.note]))
         title = " ".join(figure.get_suptitle().replace(r"\$", "$").split()) or heading
         label = html.escape(heading)
         yield (

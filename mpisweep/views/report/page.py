@@ -278,6 +278,8 @@ def _runs(sweep: Sweep) -> Iterator[str]:
     """One row per run of the program, with its batch job."""
     runs, spans = sweep.allocations, sweep.spans
     workers = sweep.workers
+    waits = runs["queue_wait"]
+    has_waits = np.isfinite(waits).any()
     rows = []
     for index in range(max(0, len(runs) - _RUNS), len(runs)):
         run, (started, ended) = runs[index], spans[index]
@@ -289,6 +291,7 @@ def _runs(sweep: Sweep) -> Iterator[str]:
             duration_text(ended - started) if np.isfinite(ended - started) else "",
             str(run["end"]) or "no end",
             f"{run['batch_system']} {run['job_id']}".strip(),
+            *([duration_text(waits[index]) if np.isfinite(waits[index]) else ""] if has_waits else []),
             _listed(hosts), str(len(own)), _listed(devices),
         ))  # fmt: skip
     if len(runs) > _RUNS:
@@ -296,7 +299,8 @@ def _runs(sweep: Sweep) -> Iterator[str]:
     if rows:
         columns = [
             _Column("started"), _Column("duration"), _Column("end", "text"), _Column("batch job", "text"),
-            _Column("hosts", "text prose"), _Column("workers"), _Column("devices", "text prose"),
+            *([_Column("queue wait")] if has_waits else []), _Column("hosts", "text prose"),
+            _Column("workers"), _Column("devices", "text prose"),
         ]  # fmt: skip
         yield from _table("Runs of the program", columns, rows)
 
