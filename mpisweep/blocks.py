@@ -78,9 +78,8 @@ class RunRecord:
     launch: str = ""
     #: Segment -> offset up to which it counts; records that a superseded master appends later do not.
     follows: dict[str, int] | None = None
-    #: When its walltime ends; None if unknown.
+    #: When its walltime ends, and how long its job waited in the queue; None if unknown.
     deadline: float | None = None
-    #: How long its job waited in the queue before it started; None if unknown.
     queue_wait_s: float | None = None
 
 
@@ -395,8 +394,7 @@ def _array_from_text(typecode: str, text: str) -> array[Any]:
 
 
 def _little_endian(numbers: array[Any]) -> array[Any]:
-    if sys.byteorder == "little":
-        return numbers
-    swapped = array(numbers.typecode, numbers)
-    swapped.byteswap()
-    return swapped
+    if sys.byteorder == "big":
+        numbers = array(numbers.typecode, numbers)
+        numbers.byteswap()
+    return numbers

@@ -1,4 +1,4 @@
-"""The allocation of this job: its batch system, its nodes, its end, and its wait in the queue.
+"""The allocation of this job: batch system, nodes, end, and wait in the queue.
 
 The environment is read first, which costs nothing.  What it does not say the batch system's commands are
 asked, with a time limit; whatever they do or print, the sweep runs.

@@ -1,4 +1,4 @@
-"""When the runs of the program were active, how many workers they had, and how long their jobs waited."""
+"""When the runs of the program were active, their workers, and the waits of their jobs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def time_in_runs(spans: NDArray[np.float64], moments: NDArray[np.float64]) -> ND
 
 
 def job_waits(allocations: Rows, spans: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How long each job of a batch system waited in the queue, and when its first run began, shape (jobs, 2).
+    """Wait of each job in the queue, and the start of its first run, shape (jobs, 2).
 
     A wait is NaN if it is unknown.  Several runs of one job waited once; runs outside of jobs are left out.
     """

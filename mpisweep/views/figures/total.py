@@ -164,7 +164,7 @@ def bars(total: TotalTime, queue_wait_s: float | None = None) -> list[Bar]:
 
 
 def draw_total_time(sweep: Sweep, *, queue_wait_s: float | None = None, width: Width = "page") -> SweepFigure:
-    """Draw the trials one by one, as single jobs if a wait is given or was measured, and as allocations.
+    """Draw the trials one by one, as single jobs if a wait is known, and as allocations.
 
     Args:
         sweep: from :func:`mpisweep.load`.
