@@ -266,12 +266,9 @@ def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
 
 
 def writers_of(rank: psutil.Process) -> list[psutil.Process]:
-    """Processes that write the results file for a rank.
-
-    They run no trial, and their niceness is the rank's plus ten.
-    """
-    others = [child for server in children(rank) for child in children(server) if not runs_trials(child)]
-    return [child for child in others if nice(child) == min(19, nice(rank) + 10)]
+    """Processes that write the results file for a rank."""
+    others = [child for server in children(rank) for child in children(server)]
+    return [child for child in others if name_of(child) == "mpisweep-writer"]
 
 
 def trials_of(rank: psutil.Process) -> list[psutil.Process]:
@@ -290,12 +287,12 @@ def runs_trials(process: psutil.Process) -> bool:
         return False
 
 
-def nice(process: psutil.Process) -> int:
-    """Niceness of a process."""
+def name_of(process: psutil.Process) -> str:
+    """Name of a process; empty if it has ended."""
     try:
-        return int(process.nice())
+        return str(process.name())
     except psutil.NoSuchProcess:
-        return -100
+        return ""
 
 
 def master_of(path: Path) -> int | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -15,6 +17,7 @@ from waiting import PATIENCE_S, wait_for
 from mpisweep.master import snapshotter as module
 from mpisweep.master.snapshotter import Answer, Snapshotter
 from mpisweep.processes.forkserver import ForkServer
+from mpisweep.results import compaction, storing
 
 
 @pytest.fixture
@@ -66,3 +69,20 @@ def test_a_failed_snapshot_reports_its_duration(server, tmp_path):
     assert answer.error
     assert answer.seconds > 0
     snapshotter.close()
+
+
+def test_only_the_snapshots_of_a_running_sweep_have_low_priority(tmp_path, monkeypatch):
+    found = []
+
+    def look(*arguments, **options):
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+    monkeypatch.setattr(compaction, "compact", look)
+    monkeypatch.setattr(compaction, "compact_and_close", look)
+    path, token = str(tmp_path / "s.h5"), str(tmp_path / "token")
+    with ThreadPoolExecutor(1) as thread:
+        for asked in ({"ask": "compact", "keep": "~"}, {"ask": "close", "since": None}):
+            answer = thread.submit(storing._answer, {**asked, "path": path, "token": token}).result()
+            assert answer["error"] == ""
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    assert found == [min(19, usual + 10), usual]

@@ -40,9 +40,9 @@ def serve_snapshots(files: list[int], arguments: Mapping[str, Any]) -> None:
         files: the socket.
         arguments: unused.
     """
-    # A snapshot is never urgent; a trial's data loader on the same core is.
     with contextlib.suppress(OSError):
-        os.nice(10)
+        # The name that ps and top show (Linux).
+        Path("/proc/self/comm").write_text("mpisweep-writer")
     with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
         for text in line:
             print(json.dumps(_answer(json.loads(text))), file=line, flush=True)
@@ -82,10 +82,21 @@ def _read(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compact(asked: Mapping[str, Any]) -> dict[str, Any]:
+    from concurrent.futures import ThreadPoolExecutor
+
     from mpisweep.results.compaction import compact
 
-    compact(Path(asked["path"]), asked["keep"], Path(asked["token"]))
+    # Priority belongs to a thread (Linux), and only root can raise it again.  The last snapshot, for which
+    # all ranks wait, took ten times as long at low priority on a busy machine.
+    with ThreadPoolExecutor(1, initializer=_lower_priority) as thread:
+        thread.submit(compact, Path(asked["path"]), asked["keep"], Path(asked["token"])).result()
     return {}
+
+
+def _lower_priority() -> None:
+    # A snapshot of a running sweep is never urgent; a trial's data loader on the same core is.
+    with contextlib.suppress(OSError):
+        os.nice(10)
 
 
 def _close(asked: Mapping[str, Any]) -> dict[str, Any]:
