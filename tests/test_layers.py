@@ -694,6 +694,22 @@ def test_a_rank_that_is_not_the_master_imports_neither_the_masters_part_nor_heav
     assert not found & {f"mpisweep.master.{name}" for name in ("opening", "loop", "known", "joining")}
 
 
+@pytest.mark.parametrize(
+    "process",
+    {
+        "command": "import mpisweep; from mpisweep.cli.program import make_parser; make_parser('run')",
+        "rank": "import mpisweep.cli.run, mpisweep.cli.rank, mpisweep.rank.main, mpisweep.master.loop",
+        "fork server and trial process": "import mpisweep.processes.forkserver, mpisweep.workloads.serve",
+        "replayed trial": "import mpisweep.rank.rerun",
+    }.items(),
+    ids=lambda process: process[0],
+)
+def test_only_a_sweep_that_stages_data_imports_what_copies_it(process: tuple[str, str]):
+    found = loaded(process[1])
+    assert not {name for name in found if name.startswith("mpisweep.staged.")}
+    assert not found & {"tarfile", "concurrent.futures", "mpisweep.rank.staging"}
+
+
 def test_a_command_imports_no_other_commands():
     found = loaded("from mpisweep.cli.program import make_parser; make_parser('run')")
     others = {name for name in found if name.startswith("mpisweep.cli.")}

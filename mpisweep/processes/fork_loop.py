@@ -56,7 +56,6 @@ from mpisweep.processes.kernel import (
 )
 from mpisweep.processes.shared_page import SignalPage
 from mpisweep.processes.staging import import_modules
-from mpisweep.staged.copies import remove_after_death
 
 __all__ = ["PACKET_BYTES", "RANK_DIED", "Died", "Notice", "Stays", "run_fork_server"]
 
@@ -218,6 +217,8 @@ class _Server:
             kill_group(process)
         end_descendants(keep=self._stuck, within_s=self._patience_s)
         if copy:
+            from mpisweep.staged.copies import remove_after_death
+
             remove_after_death(Path(copy))
         os._exit(0)
 

@@ -11,10 +11,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mpisweep.staged.relay import Pending
-
 if TYPE_CHECKING:
     from mpi4py.MPI import Comm, Request
+
+    from mpisweep.staged.relay import Pending
 
 __all__ = ["Exchange", "ExchangeError", "LoneExchange", "MpiExchange", "survives_deaths"]
 

@@ -16,6 +16,7 @@ import os
 import signal
 import time
 from collections.abc import Sequence, Set
+from typing import TYPE_CHECKING
 
 from mpisweep.batch.walltime import HURRIED_GRACE_S
 from mpisweep.devices.nodes import Node
@@ -47,12 +48,14 @@ from mpisweep.rank.layout import share_of_rank
 from mpisweep.rank.office import Office
 from mpisweep.rank.options import Place, RankOptions
 from mpisweep.rank.signals import STOP_SIGNALS, Sleeper, drain, end_if_stuck
-from mpisweep.rank.staging import Staging, StagingOrder
 from mpisweep.rank.succession import Succession
 from mpisweep.rank.transport import Transport
 from mpisweep.rank.worker import Worker
 from mpisweep.results import logs_folder, trials_folder
 from mpisweep.spec import CommandWorkload, Spec
+
+if TYPE_CHECKING:
+    from mpisweep.rank.staging import Staging
 
 __all__ = ["Rank"]
 
@@ -141,6 +144,9 @@ class Rank:
             self._end_with(2)
             return 2
         if self._spec.stage_data:
+            # Only here: it takes every rank milliseconds of imports.
+            from mpisweep.rank.staging import Staging, StagingOrder
+
             _watch(self._server, self._transport, self._spec)
             order = StagingOrder.of(self._spec, self._options, self._place)
             self.staging = Staging(order, self._transport, self._server)

@@ -25,7 +25,7 @@ from mpisweep.results import ResultsError
 from mpisweep.results.comparison import Rerun, compare
 from mpisweep.results.load import Sweep
 from mpisweep.scheduling.teams import all_devices
-from mpisweep.staged.copies import DATA_VARIABLE, SOURCE_VARIABLE
+from mpisweep.staged import DATA_VARIABLE, SOURCE_VARIABLE
 from mpisweep.workloads.outputs import read_outputs
 
 __all__ = ["rerun"]

@@ -34,7 +34,8 @@ from mpisweep.rank.succession import FIRST_WORD_FACTOR
 from mpisweep.rank.together import End, EndedError, Together, Watch
 from mpisweep.rank.transport import Transport, TransportError
 from mpisweep.spec import Spec
-from mpisweep.staged.copies import DATA_VARIABLE, SOURCE_VARIABLE, Copy, make_room
+from mpisweep.staged import DATA_VARIABLE, SOURCE_VARIABLE
+from mpisweep.staged.copies import Copy, make_room
 from mpisweep.staged.manifest import Identity
 from mpisweep.staged.places import choose_place, size_text
 from mpisweep.staged.relay import Relay

@@ -6,3 +6,9 @@ one node to the next.  Nothing here knows MPI: :mod:`mpisweep.rank.staging` conn
 """
 
 from __future__ import annotations
+
+__all__ = ["DATA_VARIABLE", "SOURCE_VARIABLE"]
+
+#: Name the copy, and what it is a copy of, to trial processes and programs.
+DATA_VARIABLE = "MPISWEEP_DATA"
+SOURCE_VARIABLE = "MPISWEEP_DATA_SOURCE"

@@ -29,11 +29,7 @@ from pathlib import Path
 from mpisweep.staged.manifest import Found, Identity, read_manifest
 from mpisweep.staged.source import StageError
 
-__all__ = ["DATA_VARIABLE", "SOURCE_VARIABLE", "Copy", "make_room", "remove_after_death", "remove_if_unused"]
-
-#: Name the copy, and what it is a copy of, to trial processes and programs.
-DATA_VARIABLE = "MPISWEEP_DATA"
-SOURCE_VARIABLE = "MPISWEEP_DATA_SOURCE"
+__all__ = ["Copy", "make_room", "remove_after_death", "remove_if_unused"]
 
 #: Names that are tried for a copy.
 _NAMES = 16

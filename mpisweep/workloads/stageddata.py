@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpisweep.staged.copies import DATA_VARIABLE, SOURCE_VARIABLE
+from mpisweep.staged import DATA_VARIABLE, SOURCE_VARIABLE
 
 __all__ = ["StagedData"]
 
