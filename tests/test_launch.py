@@ -419,7 +419,6 @@ def test_output_before_the_first_rank_is_shown_once_it_starts(tmp_path, capfd):
 
 
 def test_an_mpirun_that_does_not_exit_after_its_run_is_ended(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("mpisweep.batch.watchdog._LEAVE_S", 0.2)
     monkeypatch.setattr("mpisweep.batch.watchdog._LOOK_S", 0.05)
 
     class Over(ScriptedResults):
@@ -427,18 +426,17 @@ def test_an_mpirun_that_does_not_exit_after_its_run_is_ended(tmp_path, monkeypat
             return RunEnd(EndReason.COMPLETE) if returned is None else RunEnd()
 
     staying = mpirun_that(tmp_path, LIVES, "trap '' TERM INT USR1", "sleep 1000")
-    assert launch(staying, console=None, results=Over(RunEnd(), running=False), restarts=3) == Ended(
-        0, EndReason.COMPLETE
-    )
+    assert launch(
+        staying, console=None, results=Over(RunEnd(), running=False), restarts=3, leave_s=0.2
+    ) == Ended(0, EndReason.COMPLETE)
     assert caplog.messages == ["a rank did not exit after the end of the run; ended mpirun"]
 
 
 def test_a_run_that_released_its_claim_without_an_end_had_a_failed_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("mpisweep.batch.watchdog._LEAVE_S", 0.1)
     monkeypatch.setattr("mpisweep.batch.watchdog._LOOK_S", 0.05)
     staying = mpirun_that(tmp_path, LIVES, "sleep 1000")
     assert launch(
-        staying, console=None, results=ScriptedResults(RunEnd(), running=False), restarts=3
+        staying, console=None, results=ScriptedResults(RunEnd(), running=False), restarts=3, leave_s=0.1
     ) == Ended(3, EndReason.DISK)
 
 

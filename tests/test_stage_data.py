@@ -25,14 +25,17 @@ from started import remember
 from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
+from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.kernel import HOSTS_VARIABLE, machine_id
+from mpisweep.rank.staging import Staging, StagingOrder
+from mpisweep.rank.transport import LoneTransport
 from mpisweep.spec import SpecError, parse_spec
 from mpisweep.spec.preflight import check_startable
 from mpisweep.staged.copies import Copy, make_room, remove_if_unused
 from mpisweep.staged.manifest import Identity
 from mpisweep.staged.places import choose_place, size_text
 from mpisweep.staged.relay import BUFFERS, Relay
-from mpisweep.staged.source import EntryKind, Source, StageError, open_source
+from mpisweep.staged.source import Entry, EntryKind, Source, StageError, open_source
 from mpisweep.staged.stream import CHUNK_BYTES, FrameKind, frames
 from mpisweep.staged.writer import CopyWriter
 from mpisweep.workloads.stageddata import StagedData
@@ -432,6 +435,114 @@ def test_a_folder_that_another_user_could_have_made_is_not_used(data, tmp_path):
     assert Copy.claim(tmp_path, whose).folder == tmp_path / f"{whose.name}.1"
 
 
+def test_a_process_whose_copy_another_one_replaced_leaves_that_alone(data, tmp_path):
+    """The kernel releases a lock before it changes its kind; what happens in between is done by hand here."""
+    source = open_source(data)
+    first = Copy.claim(tmp_path, identity(source))
+    shutil.rmtree(first.folder)
+    second = Copy.claim(tmp_path, identity(source))
+    assert second.folder == first.folder
+    with pytest.raises(StageError, match="another run removed the copy of the data; run the same command"):
+        first.share()
+    first.leave()
+    assert second.data.exists()
+    second.leave()
+    assert not second.folder.exists()
+
+
+def test_a_copy_that_is_gone_cannot_be_joined(data, tmp_path):
+    source = open_source(data)
+    copy = Copy.claim(tmp_path, identity(source))
+    copy.leave()
+    with pytest.raises(StageError, match="the copy of the data is gone"):
+        Copy.join(copy.folder, identity(source))
+    assert not copy.folder.exists()
+
+
+def test_a_place_without_locks_is_refused_in_one_sentence(data, tmp_path, monkeypatch):
+    source = open_source(data)
+    copy = Copy.claim(tmp_path, identity(source))
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    before = os.listdir("/proc/self/fd")
+    why = "cannot hold a copy: No locks available; set --stage-to to another folder"
+    for use in (
+        lambda: Copy.claim(tmp_path, identity(source)),
+        lambda: Copy.join(copy.folder, identity(source)),
+        copy.share,
+    ):
+        with pytest.raises(StageError, match=why):
+            use()
+    assert not remove_if_unused(copy.folder)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    copy.leave()
+
+
+def test_a_writer_whose_files_cannot_be_closed_still_ends_its_part(data, tmp_path):
+    """As with a file system that reports a failed write at the end."""
+    source = open_source(data)
+    copy = Copy.claim(tmp_path, identity(source))
+
+    class Early(CopyWriter):
+        def write(self, chunk: memoryview) -> None:
+            super().write(chunk)
+            if self._file >= 0:
+                os.close(self._file)
+                raise StageError("the disk is gone")
+
+    relay = Relay(Wire().end(0), (source, 0), None, Early(copy, 0))
+    wait_for(lambda: not (relay.step() or not relay.is_over))
+    assert relay.failure == "the disk is gone"
+    assert not copy.is_complete
+
+
+# ------------------------------------------------------------------------------------- one rank's part
+
+
+class Silent:
+    """The data of a compressed tar file of which all nodes have a long first part."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._looks = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._source, name)
+
+    @property
+    def read_bytes(self) -> int:
+        """More with each look, so that the reader cannot be too slow for the watch."""
+        self._looks += 1
+        return self._looks
+
+    def entries(self, start: int = 0) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+        wait_for(lambda: self._looks > 200)
+        yield from self._source.entries(start)
+
+
+def test_a_reader_that_unpacks_what_all_nodes_have_is_not_given_up(data, tmp_path, monkeypatch):
+    """Neither is a copy removed, nor SIGTERM caught, once the fork server is about to be closed."""
+    monkeypatch.setattr("mpisweep.rank.staging.open_source", lambda path: Silent(open_source(path)))
+    order = StagingOrder(data, os.fspath(tmp_path / "to"), (), keeps=False, boot="boot", patience_s=0.2)
+    server = ForkServer.start()
+    staging = Staging(order, LoneTransport(), server)
+    try:
+        assert staging.run(os.open(os.devnull, os.O_RDONLY)) is None
+        assert staging.copy is not None
+        assert tree(staging.copy.data) == tree(data)
+    finally:
+        staging.close()
+        server.close()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    folder = staging.copy.folder
+    assert folder.exists()
+    staging.leave()
+    assert not folder.exists()
+
+
 # ------------------------------------------------------------------------------------- places and paths
 
 
@@ -501,6 +612,13 @@ def look(trial):
     while Path("wait").exists():
         time.sleep(0.01)
     return {"loss": sum(path.stat().st_size for path in files)}
+
+def idle(trial):
+    with open("where.txt", "a") as where:
+        where.write("here\\n")
+    while Path("wait").exists():
+        time.sleep(0.01)
+    return {"loss": 0.0}
 """
 
 
@@ -611,6 +729,28 @@ def test_copies_go_when_ranks_are_ended_by_sigterm(folder, data, nodes):
         rank.send_signal(signal.SIGTERM)
     run.wait(PATIENCE_S)
     wait_for(lambda: _copies(folder) == [])
+
+
+@pytest.mark.mpi
+def test_no_rank_waits_for_one_that_removes_a_copy(folder, data, nodes, tmp_path):
+    (folder / "wait").touch()
+    disk = Disk(tmp_path / "disk", tmp_path)
+    key = open_source(data).key
+    slow = folder / "to" / Identity(os.path.realpath(data), key, "n2", machine_id()).name / "data"
+    run = _started(
+        folder, nodes | disk.environment | {"DISK_FOLDER": os.fspath(slow)},
+        "mpirun", "--oversubscribe", "-n", "4", sys.executable, "-m",
+        "mpisweep", "run", "look:idle", "-p", "x=1:4", "--stage-data", os.fspath(data), "--stage-to", "to",
+    )  # fmt: skip
+    wait_for(lambda: (folder / "where.txt").exists())
+    ranks = _ranks(run)
+    disk.be("hang")
+    (folder / "wait").unlink()
+    wait_for(lambda: len([rank for rank in ranks if rank.is_running()]) == 1)
+    disk.be("fine")
+    # Without fault tolerance, which makes mpirun forget how a rank has ended.
+    assert run.wait(PATIENCE_S) == 0, (folder / "stderr").read_text()
+    assert _copies(folder) == []
 
 
 @pytest.mark.mpi

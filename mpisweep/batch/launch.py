@@ -115,6 +115,7 @@ def launch(
     ends_at: float | None = None,
     restarts: int = 0,
     patience_s: float = math.inf,
+    leave_s: float = math.inf,
     relays: bool = False,
     hooks: HookRun | None = None,
 ) -> Ended:
@@ -133,6 +134,7 @@ def launch(
         restarts: restart limit.
         patience_s: time until a rank must be alive.  An mpirun that cannot start its daemons on a node may
             wait for ever; after this time it is ended and restarted.
+        leave_s: time for the ranks to exit after the end of the run; then they are ended.
         relays: whether the caller of this program draws the progress from marked lines.
         hooks: called around the ranks; None for none.
 
@@ -141,7 +143,7 @@ def launch(
     """
     stops = Stops(passes_hurry_on=start.passes_on(signal.SIGXCPU))
     with stops.watched():
-        made = _Launch(start, console, results, ends_at, restarts, patience_s, stops, relays=relays)
+        made = _Launch(start, console, results, ends_at, restarts, patience_s, leave_s, stops, relays=relays)
         return made.run() if hooks is None else hooks.around(made.name, stops, made.run)
 
 
@@ -164,7 +166,7 @@ class _Launch:
 
     def __init__(
         self, start: Start, console: Console | None, results: Results, ends_at: float | None, restarts: int,
-        patience_s: float, stops: Stops, *, relays: bool,
+        patience_s: float, leave_s: float, stops: Stops, *, relays: bool,
     ) -> None:  # fmt: skip
         self._start = start
         self._console = console
@@ -173,6 +175,7 @@ class _Launch:
         self._ends_at = ends_at
         self._restarts = restarts
         self._patience_s = patience_s
+        self._leave_s = leave_s
         self._stops = stops
         self.name = secrets.token_hex(8)
         self._program = os.path.basename(start.launcher.program if start.launcher else sys.executable)
@@ -303,7 +306,9 @@ class _Launch:
             if self._console is not None:
                 view = drawn.enter_context(Bar(self._console))
             output = Output(view)
-            watchdog = Watchdog(self._results, self.name, self._begun, output, self._patience_s)
+            watchdog = Watchdog(
+                self._results, self.name, self._begun, output, self._patience_s, self._leave_s
+            )
             ranks = _started(start, environment, notes)
             output.follow(ranks)
             with self._stops.passed_on_to(ranks), watchdog.over(ranks):

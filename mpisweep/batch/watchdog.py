@@ -22,8 +22,6 @@ __all__ = ["Results", "RunEnd", "Watchdog"]
 
 #: Interval of checking whether the run has ended, in seconds.
 _LOOK_S = 1.0
-#: Time for mpirun to return after the end of the run, in seconds.
-_LEAVE_S = 15.0
 #: Greatest share of the time for reading the results.
 _SHARE_OF_TIME = 0.02
 
@@ -65,15 +63,18 @@ class Watchdog:
         name: of the launch.
         begun: number of its runs that had begun before.
         output: of the ranks, which shows whether one is alive.
-        patience_s: see :func:`launch`.
+        patience_s, leave_s: see :func:`launch`.
     """
 
-    def __init__(self, results: Results, name: str, begun: int, output: Output, patience_s: float) -> None:
+    def __init__(
+        self, results: Results, name: str, begun: int, output: Output, patience_s: float, leave_s: float
+    ) -> None:
         self._results = results
         self._name = name
         self._begun = begun
         self._output = output
         self._patience_s = patience_s
+        self._leave_s = leave_s
         self._done = threading.Event()
         #: Whether mpirun was ended because no rank was alive in time.
         self.was_hung = False
@@ -110,9 +111,9 @@ class Watchdog:
         return False
 
     def _end_that_was_not_left(self) -> RunEnd | None:
-        """Wait until the run has been over for :data:`_LEAVE_S`; None if mpirun returns before."""
+        """Wait until the run has been over for `leave_s`; None if mpirun returns before."""
         over_since: float | None = None
-        pause_s = _LEAVE_S
+        pause_s = self._leave_s
         was_seen = False
         while not self._done.wait(_LOOK_S):
             now = time.monotonic()
@@ -129,5 +130,5 @@ class Watchdog:
                 # It has released the sweep and could not write why.
                 return RunEnd(EndReason.DISK)
             over_since, was_seen = time.monotonic(), True
-            pause_s = max(_LEAVE_S, (over_since - now) / _SHARE_OF_TIME)
+            pause_s = max(self._leave_s, (over_since - now) / _SHARE_OF_TIME)
         return None

@@ -39,6 +39,9 @@ __all__ = ["run_launcher"]
 #: Times limits.silence after which an mpirun without any live rank is restarted.  Ranks wait half as long for
 #: each other.
 _START_FACTOR = 20
+#: Time for the ranks to exit after the end of the run, and if they remove copies of staged data, in seconds.
+_LEAVE_S = 15.0
+_REMOVE_S = 600.0
 #: Flags for the launcher, or only for the first ranks that it starts.
 _NOT_FOR_RANKS = ("--dry-run", "--fresh")
 
@@ -80,6 +83,7 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
         ends_at=None if ends_at is None else ends_at - reserve_s,
         restarts=spec.limits.restarts,
         patience_s=_START_FACTOR * spec.limits.silence_s,
+        leave_s=_REMOVE_S if spec.stage_data and not options.stage_keep else _LEAVE_S,
         relays=relays and not options.quiet,
         hooks=hooks_of(spec, path, allocation, ends_at, is_fresh=options.fresh),
     )

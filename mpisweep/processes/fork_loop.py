@@ -41,7 +41,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 from mpisweep.processes.kernel import (
@@ -148,7 +147,7 @@ class _Server:
         self._wakeup: socket.socket | None = None
         #: The rank's copy of the data, to remove if SIGTERM ends the rank; empty for none.
         self._copy = ""
-        self._caught: set[int] = set()
+        self._was_terminated = False
         self._rank = os.getppid()
         #: Limit on the rank's silence, and its current silence, in seconds; see :meth:`_watch_rank`.
         self._silence_s = math.inf
@@ -200,7 +199,7 @@ class _Server:
                 os.kill(self._rank, signal.SIGKILL)
 
     def _note(self, caught: int) -> None:
-        self._caught.add(caught)
+        self._was_terminated |= caught == signal.SIGTERM
         self._signals.note()
 
     def _leave(self) -> NoReturn:
@@ -209,7 +208,7 @@ class _Server:
         with contextlib.suppress(OSError):
             while packet := self._control.recv(PACKET_BYTES, socket.MSG_DONTWAIT):
                 self._copy = json.loads(packet).get("copy", self._copy)
-        copy = self._copy if signal.SIGTERM in self._caught else ""
+        copy = self._copy if self._was_terminated else ""
         if copy:
             # mpirun kills the group of a rank half a second after it has sent SIGTERM.
             os.setpgid(0, 0)
@@ -219,7 +218,7 @@ class _Server:
         if copy:
             from mpisweep.staged.copies import remove_after_death
 
-            remove_after_death(Path(copy))
+            remove_after_death(copy)
         os._exit(0)
 
     def _serve_request(self) -> bool:

@@ -118,7 +118,7 @@ class ForkServer:
         self._request([], beat=True)
 
     def remove_if_terminated(self, folder: str) -> None:
-        """Have a copy of data removed if :meth:`terminate` or SIGTERM ends the server."""
+        """Have a copy of data removed if :meth:`terminate` or SIGTERM ends the server; empty for none."""
         self._request([], copy=folder)
 
     def terminate(self) -> None:

@@ -7,8 +7,10 @@ ranks.  Nothing waits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ _CHUNK_TAG = 9
 _LOOK_S = 0.5
 #: Open MPI sets it to 1 if it survives the death of a rank.
 _SURVIVES = "OMPI_MCA_mpi_ft_enable"
+_LOST = "a rank was lost while the data was staged"
 
 
 def survives_deaths() -> bool:
@@ -82,18 +85,25 @@ class LoneExchange:
         """See :class:`Exchange`."""
 
 
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    """Report any failure of MPI as :class:`ExchangeError`."""
+    try:
+        yield
+    except Exception as error:
+        raise ExchangeError(_LOST) from error
+
+
 class _Transfer:
     """A request of MPI."""
 
     def __init__(self, request: Request) -> None:
         self._request = request
 
+    @_reported()
     def is_done(self) -> bool:
         """See :class:`mpisweep.staged.relay.Pending`."""
-        try:
-            return bool(self._request.Test())
-        except Exception as error:
-            raise _lost() from error
+        return bool(self._request.Test())
 
 
 class MpiExchange:
@@ -105,49 +115,34 @@ class MpiExchange:
         self._told: list[Request] = []
         self._look_at = 0.0
 
+    @_reported()
     def tell(self, rank: int, fact: object) -> None:
         """See :class:`Exchange`."""
-        try:
-            self._told.append(self._comm.isend(fact, rank, _FACT_TAG))
-        except Exception as error:
-            raise _lost() from error
+        self._told.append(self._comm.isend(fact, rank, _FACT_TAG))
 
+    @_reported()
     def heard(self, rank: int) -> Any:
         """See :class:`Exchange`."""
-        try:
-            message = self._comm.improbe(rank, _FACT_TAG)
-            return None if message is None else message.recv()
-        except Exception as error:
-            raise _lost() from error
+        message = self._comm.improbe(rank, _FACT_TAG)
+        return None if message is None else message.recv()
 
+    @_reported()
     def send(self, rank: int, chunk: memoryview) -> Pending:
         """See :class:`Exchange`."""
-        return self._begun(lambda: self._comm.Isend(chunk, rank, _CHUNK_TAG))
+        return _Transfer(self._comm.Isend(chunk, rank, _CHUNK_TAG))
 
+    @_reported()
     def receive(self, rank: int, into: memoryview) -> Pending:
         """See :class:`Exchange`."""
-        return self._begun(lambda: self._comm.Irecv(into, rank, _CHUNK_TAG))
+        return _Transfer(self._comm.Irecv(into, rank, _CHUNK_TAG))
 
+    @_reported()
     def check(self) -> None:
         """See :class:`Exchange`."""
-        try:
-            self._told = [request for request in self._told if not request.test()[0]]
-            now = time.monotonic()
-            if now < self._look_at:
-                return
-            self._look_at = now + _LOOK_S
-            is_lost = survives_deaths() and self._comm.Get_failed().Get_size() > 0
-        except Exception as error:
-            raise _lost() from error
-        if is_lost:
-            raise _lost()
-
-    def _begun(self, begin: Any) -> Pending:
-        try:
-            return _Transfer(begin())
-        except Exception as error:
-            raise _lost() from error
-
-
-def _lost() -> ExchangeError:
-    return ExchangeError("a rank was lost while the data was staged")
+        self._told = [request for request in self._told if not request.test()[0]]
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_S
+        if survives_deaths() and self._comm.Get_failed().Get_size():
+            raise ExchangeError(_LOST)

@@ -100,7 +100,7 @@ def rank_devices(spec: Spec, *, policy: str, workers: int | None) -> list[RankDe
     except LayoutError as error:
         mine = (transport.host, str(error))
     everybody = transport.gather(mine)
-    transport.leave(0, together=True)
+    transport.leave(together=True)
     if everybody is None:
         return []
     problems = dict.fromkeys(share for _, share in everybody if isinstance(share, str))

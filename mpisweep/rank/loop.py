@@ -144,12 +144,8 @@ class Rank:
             self._end_with(2)
             return 2
         if self._spec.stage_data:
-            # Only here: it takes every rank milliseconds of imports.
-            from mpisweep.rank.staging import Staging, StagingOrder
-
             _watch(self._server, self._transport, self._spec)
-            order = StagingOrder.of(self._spec, self._options, self._place)
-            self.staging = Staging(order, self._transport, self._server)
+            self.staging = _staging(self._spec, self._options, self._place, self._transport, self._server)
             if (ended := self.staging.run(waker)) is not None:
                 return ended
             self._stop_wanted = self.staging.stop_wanted
@@ -333,6 +329,15 @@ def _watch(server: ForkServer, transport: Transport, spec: Spec) -> None:
     """Have the fork server end this rank if it hangs."""
     if transport.size > 1:
         server.watch(_HANGS_FACTOR * spec.limits.silence_s + _HANGS_BEYOND_S)
+
+
+def _staging(
+    spec: Spec, options: RankOptions, place: Place, transport: Transport, server: ForkServer
+) -> Staging:
+    """The rank's part in staging; only ranks that stage data import it."""
+    from mpisweep.rank.staging import Staging, StagingOrder
+
+    return Staging(StagingOrder.of(spec, options, place), transport, server)
 
 
 def _process_setting(

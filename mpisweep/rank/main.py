@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 
 from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
 from mpisweep.devices.nodes import this_node
@@ -61,10 +62,15 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     try:
         rank = Rank(spec, options, place, node, server, transport, environment, allocation_ends_at)
         exit_code = rank.run(waker)
-        server.close()
         if rank.staging is not None:
+            rank.staging.close()
+        server.close()
+        has_left = transport.leave(together=rank.nobody_hangs)
+        if rank.staging is not None:
+            # Only now: it may take minutes, for which nobody waits in MPI_Finalize.
             rank.staging.leave()
-        transport.leave(exit_code, together=rank.nobody_hangs)
+        if not has_left:
+            _exit_at_once(exit_code)
     except TransportError as error:
         log.error("%s", error)
         transport.abort()
@@ -82,6 +88,13 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         transport.abort()
         raise
     return exit_code
+
+
+def _exit_at_once(exit_code: int) -> None:
+    """Exit without exit handlers: MPI's would wait for a rank that hangs."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _environment(spec: Spec) -> dict[str, str]:

@@ -114,13 +114,6 @@ class _Order:
     start: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    """How staging has ended: the folders of the copies, by the ranks that act for their nodes."""
-
-    folders: tuple[tuple[int, str], ...]
-
-
 class Staging:
     """One rank's part in bringing the data to all nodes.
 
@@ -177,9 +170,14 @@ class Staging:
             if self._rank == 0:
                 log.log(logging.ERROR if ended.exit_code == _REFUSED else logging.WARNING, "%s", ended)
             return ended.exit_code
-        except ExchangeError as error:
+        except (ExchangeError, StageError) as error:
             raise TransportError(str(error)) from error
         return None
+
+    def close(self) -> None:
+        """Die of SIGTERM as usual from now on, before the fork server is closed."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self._server.remove_if_terminated("")
 
     def leave(self) -> None:
         """Stop using the copy; the last rank of a node removes it, unless it is to be kept."""
@@ -205,11 +203,11 @@ class Staging:
             self._ranks.tell_all(order)
         self._take_part(order, source)
         if self._rank:
-            verdict = self._ranks.from_first()
+            folders = self._ranks.from_first()
         else:
-            verdict = _Verdict(tuple((rank, offer.folder) for rank, offer in enumerate(offers) if offer.acts))
-            self._ranks.tell_all(verdict)
-        self._use(dict(verdict.folders)[self._leader], plan)
+            folders = {rank: offer.folder for rank, offer in enumerate(offers) if offer.acts}
+            self._ranks.tell_all(folders)
+        self._use(folders[self._leader], plan)
 
     # ------------------------------------------------------------------------------------- the steps
 
@@ -245,8 +243,7 @@ class Staging:
                 log.info("%s: removed a copy of data that no run uses any more", stale)
             return held
 
-        order = self._order
-        place = choose_place(order.to, order.variables, os.environ, needs_bytes, clear)
+        place = choose_place(self._order.to, self._order.variables, os.environ, needs_bytes, clear)
         return Copy.claim(place.folder, identity)
 
     def _note(self, folder: str) -> None:
@@ -290,10 +287,8 @@ class Staging:
     def _follow(self, relay: Relay) -> None:
         """Work in the line, and tell rank 0 at once when the copy of this node has failed."""
         is_told = False
-        watch = Watch(self._order.patience_s)
         while not relay.is_over:
             self._ranks.turn(relay.step())
-            watch.look(relay.moved, f"no data has reached {self._host}")
             if relay.failure and not is_told:
                 self._exchange.tell(0, f"{self._host}: {relay.failure}")
                 is_told = True
@@ -322,7 +317,8 @@ class Staging:
                 relay.end(FrameKind.FAILURE)
             if self._ranks.has_stopped():
                 relay.end(FrameKind.STOP)
-            watch.look((relay.moved, len(ended)), f"{source.path} has not advanced")
+            # While the reader unpacks the part of a compressed tar file that all nodes have, no chunk moves.
+            watch.look((relay.moved, source.read_bytes, len(ended)), f"{source.path} has not advanced")
             self._ranks.turn(moved)
             if time.monotonic() > tell_at:
                 tell_at = time.monotonic() + _TELL_S
@@ -360,12 +356,9 @@ class Staging:
 
     def _use(self, folder: str, plan: _Plan) -> None:
         """Use the copy that the rank in charge of this node has made."""
-        self._note(folder)
         if self.copy is None:
-            try:
-                self.copy = Copy.join(Path(folder), self._identity(plan))
-            except StageError as error:
-                raise TransportError(str(error)) from error
+            self._note(folder)
+            self.copy = Copy.join(Path(folder), self._identity(plan))
         if self._order.keeps:
             self.copy.keep()
 

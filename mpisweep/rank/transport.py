@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -118,13 +117,15 @@ class Transport(Protocol):
     def exchange(self) -> Exchange:
         """Exchange facts and chunks with all other ranks, before the first message is sent."""
 
-    def leave(self, exit_code: int, *, together: bool) -> None:
+    def leave(self, *, together: bool) -> bool:
         """Leave MPI once everything sent is on its way; no call may follow.
 
         Args:
-            exit_code: of this process.
-            together: whether every other rank is leaving too, or dead.  If one may hang, this process exits
-                at once, since MPI would wait for that one.
+            together: whether every other rank is leaving too, or dead.
+
+        Returns:
+            False if MPI could not be left, because it would wait for a rank that may hang: this process must
+            exit without exit handlers.
         """
 
     def abort(self, exit_code: int = 1) -> None:
@@ -169,8 +170,9 @@ class LoneTransport:
         """See :class:`Transport`."""
         return LoneExchange()
 
-    def leave(self, exit_code: int, *, together: bool) -> None:
+    def leave(self, *, together: bool) -> bool:
         """See :class:`Transport`."""
+        return True
 
     def abort(self, exit_code: int = 1) -> None:
         """See :class:`Transport`."""
@@ -263,7 +265,7 @@ class MpiTransport:
         """See :class:`Transport`."""
         return MpiExchange(self._comm)
 
-    def leave(self, exit_code: int, *, together: bool) -> None:
+    def leave(self, *, together: bool) -> bool:
         """See :class:`Transport`."""
         from mpi4py import MPI
 
@@ -273,12 +275,13 @@ class MpiTransport:
             self._forget_complete_sends()
             time.sleep(1e-3)
         if self._sends or not together:
-            _end_here(exit_code)
+            return False
         # MPI_Finalize has been seen to wait for the dead for ever.  It holds Python's lock: the kernel alone
         # can end it.  Everything is on disk by now, and a launcher that restarts the ranks finds it complete.
         end_if_stuck(_LEAVE_TOGETHER_S)
         MPI.Finalize()
         end_if_stuck(None)
+        return True
 
     def abort(self, exit_code: int = 1) -> None:
         """See :class:`Transport`."""
@@ -340,12 +343,6 @@ def in_pieces(messages: Sequence[Message], at_most: int = _PIECE_BYTES) -> Itera
         size += body
     if piece:
         yield piece
-
-
-def _end_here(exit_code: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code)
 
 
 def connect() -> Transport:

@@ -18,12 +18,12 @@ its own under another name.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from mpisweep.staged.manifest import Found, Identity, read_manifest
@@ -72,14 +72,16 @@ class Copy:
         """
         for number in range(_NAMES):
             folder = place / (identity.name + (f".{number}" if number else ""))
-            try:
+            with _reported(folder), contextlib.ExitStack() as opened:
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
                 lock = _locked(folder)
                 if lock is None:
                     continue
+                opened.callback(os.close, lock)
                 found = read_manifest(folder, identity)
                 if not found.is_complete:
-                    if not _lock(lock, fcntl.LOCK_EX):
-                        os.close(lock)
+                    if not _lock(lock, fcntl.LOCK_EX, folder):
                         continue
                     # Another process may have completed it since.
                     found = read_manifest(folder, identity)
@@ -87,9 +89,8 @@ class Copy:
                         _remove_content(folder)
                         found = Found()
                     (folder / "data").mkdir(mode=0o700, exist_ok=True)
-            except OSError as error:
-                raise StageError(f"{folder}: cannot be written: {error.strerror}") from error
-            return cls(folder, lock, identity, found)
+                opened.pop_all()
+                return cls(folder, lock, identity, found)
         raise StageError(f"{place}: other runs use {_NAMES} copies of this data; wait for their end")
 
     @classmethod
@@ -99,7 +100,8 @@ class Copy:
         Raises:
             StageError: when it is gone.
         """
-        lock = _locked(folder)
+        with _reported(folder):
+            lock = _locked(folder)
         if lock is None:
             raise StageError(f"{folder}: the copy of the data is gone")
         return cls(folder, lock, identity, Found(is_complete=True))
@@ -110,7 +112,9 @@ class Copy:
         Raises:
             StageError: when another process took it away in this moment.
         """
-        if not _lock(self._lock, fcntl.LOCK_SH) or not _is_linked(self._lock, self.folder / "lock"):
+        with _reported(self.folder):
+            is_shared = _lock(self._lock, fcntl.LOCK_SH, self.folder)
+        if not is_shared:
             raise StageError(f"{self.folder}: another run removed the copy of the data; run the same command")
 
     def keep(self) -> None:
@@ -120,8 +124,9 @@ class Copy:
 
     def leave(self, *, keeps: bool = False) -> None:
         """Stop using it, and remove it if no other process uses it and it is not to be kept."""
-        if not keeps and _lock(self._lock, fcntl.LOCK_EX):
-            _remove(self.folder)
+        with contextlib.suppress(OSError):
+            if not keeps and _lock(self._lock, fcntl.LOCK_EX, self.folder):
+                _remove(self.folder)
         os.close(self._lock)
 
 
@@ -146,14 +151,14 @@ def make_room(place: Path, identity: Identity) -> tuple[int, list[Path]]:
     return held, removed
 
 
-def remove_after_death(folder: Path) -> None:
+def remove_after_death(folder: str) -> None:
     """Remove the copy of a rank that has died, unless other ranks of its node use it.
 
     A dying process keeps its locks until its last thread has ended, which may be after the kernel has
     reported its death.
     """
     until = time.monotonic() + _UNLOCKED_S
-    while not remove_if_unused(folder) and time.monotonic() < until:
+    while not remove_if_unused(Path(folder)) and time.monotonic() < until:
         time.sleep(_PAUSE_S)
 
 
@@ -165,12 +170,10 @@ def remove_if_unused(folder: Path) -> bool:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:
         return not folder.exists()
-    try:
-        if not _lock(lock, fcntl.LOCK_EX) or not _is_linked(lock, folder / "lock"):
-            return False
-        _remove(folder)
-    finally:
-        os.close(lock)
+    with contextlib.suppress(OSError):
+        if _lock(lock, fcntl.LOCK_EX, folder):
+            _remove(folder)
+    os.close(lock)
     return not folder.exists()
 
 
@@ -186,40 +189,48 @@ def _is_own(folder: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
 
 
+@contextlib.contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """Report a place that cannot hold a copy, or has no locks, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise StageError(
+            f"{folder}: cannot hold a copy: {error.strerror}; set --stage-to to another folder"
+        ) from error
+
+
 def _locked(folder: Path) -> int | None:
-    """Make the folder if necessary, and lock it as one of its users; None if that is not possible now."""
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+    """Lock the folder as one of its users; None if it is gone, not this user's, or about to be removed."""
     if not _is_own(folder):
         return None
     try:
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileNotFoundError:
         return None
-    # The process that removes it holds the lock until nothing is left.
-    if _lock(lock, fcntl.LOCK_SH) and _is_linked(lock, folder / "lock"):
+    with contextlib.ExitStack() as opened:
+        opened.callback(os.close, lock)
+        # The process that removes it holds the lock until nothing is left.
+        if not _lock(lock, fcntl.LOCK_SH, folder):
+            return None
+        opened.pop_all()
         return lock
-    os.close(lock)
-    return None
 
 
-def _lock(lock: int, kind: int) -> bool:
+def _lock(lock: int, kind: int, folder: Path) -> bool:
+    """Take the lock or change its kind; False if others hold it, or have removed the copy.
+
+    The kernel releases a lock before it changes its kind, so another process can get it in between.
+
+    Raises:
+        OSError: when the file system has no locks.
+    """
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-            raise
+        there = (folder / "lock").lstat()
+    except (BlockingIOError, FileNotFoundError):
         return False
-    return True
-
-
-def _is_linked(lock: int, path: Path) -> bool:
-    try:
-        there = path.lstat()
-    except OSError:
-        return False
-    here = os.fstat(lock)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    return os.path.samestat(os.fstat(lock), there)
 
 
 def _remove_content(folder: Path) -> None:

@@ -67,7 +67,8 @@ class CopyWriter:
     def close(self) -> None:
         """Close all files; what is not complete is written again by the next writer."""
         if self._file >= 0:
-            os.close(self._file)
+            with contextlib.suppress(OSError):
+                os.close(self._file)
             self._file = -1
         if self._manifest is not None:
             with contextlib.suppress(OSError):
