@@ -67,7 +67,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         server.close()
         has_left = transport.leave(together=rank.nobody_hangs)
         if rank.staging is not None:
-            # Only now: it may take minutes, for which nobody waits in MPI_Finalize.
+            # Only now: it may take minutes, and other ranks would wait for it in MPI_Finalize.
             rank.staging.leave()
         if not has_left:
             _exit_at_once(exit_code)
