@@ -118,7 +118,7 @@ class ForkServer:
         self._request([], beat=True)
 
     def remove_if_terminated(self, folder: str) -> None:
-        """Have a copy of data removed if :meth:`terminate` or SIGTERM ends the server; empty for none."""
+        """Have a copy of data, if any, removed when :meth:`terminate` or SIGTERM ends the server."""
         self._request([], copy=folder)
 
     def terminate(self) -> None:
