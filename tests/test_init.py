@@ -18,6 +18,7 @@ import mpisweep as package
 from mpisweep.cli import main
 from mpisweep.drafting.flags import Flag, flags_in_help, flags_in_source
 from mpisweep.drafting.guessing import domain_of, is_setting, objective_of
+from mpisweep.drafting.objectives import objectives_in
 from mpisweep.drafting.prints import metrics_in_binary, metrics_in_source
 from mpisweep.spec.commandline import parse_pattern
 
@@ -228,6 +229,93 @@ def test_a_function_and_a_module(folder: Path, init: Init):
     }
     assert made["objective"] == "val_loss"
     assert init("model:train", "other.toml") == made
+
+
+STUDY = """
+import argparse
+import optuna
+
+
+def layers(model, trial):
+    return [trial.suggest_int(f"units_{i}", 1, 9) for i in range(trial.suggest_int("depth", 1, 3))]
+
+
+def noise(trial):
+    return trial.suggest_float("noise", 0, 1)
+
+
+def objective(trial, data=None):
+    def unused():
+        return secret
+
+    error = trial.suggest_float("rate", 1e-5, 1e-1, log=True) + sum(layers(None, trial)) + noise(trial)
+    for step in range(3):
+        trial.report(error + 1 - step, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    return error
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--n-trials", type=int, default=9)
+    sampler = optuna.samplers.CmaEsSampler(seed=1)
+    study = optuna.create_study(sampler=sampler, pruner=optuna.pruners.HyperbandPruner(min_resource=1))
+    study.optimize(objective, n_trials=8)
+"""
+
+
+def test_an_objective_of_optuna(folder: Path, init: Init, mpisweep: Any):
+    (folder / "study.py").write_text(STUDY)
+    made = init("study.py")
+    assert made == {
+        "name": "study", "workload": "study:objective", "objective": "error", "direction": "minimize",
+        "search": "tpe", "trials": 8, "prune": "hyperband", "limits": {},
+    }  # fmt: skip
+    text = " ".join(Path("sweep.toml").read_text().replace("\n#", "").split())
+    assert "asks for rate, units_{i}, depth, noise." in text
+    assert "The study has CmaEsSampler(seed=1);" in text
+    assert "The study has HyperbandPruner(min_resource=1)." in text
+    assert init("study:objective", "second.toml") == init("study.py:objective", "third.toml") == made
+    assert init("study:noise", "noise.toml")["workload"] == "study:noise"
+    done = mpisweep("run", "sweep.toml", "-n", "1")
+    assert done.returncode == 0, done.stderr
+    sweep = package.load("study.h5")
+    assert set(sweep.trials["state"].tolist()) <= {"complete", "pruned"}
+    assert len(sweep.trials) == 8
+    assert {"rate", "depth", "noise", "units_0"} <= set(sweep.parameters)
+
+
+@pytest.mark.parametrize(
+    ("study", "returned", "found"),
+    [
+        ("study = create_study(direction='maximize')", "acc", (("acc",), ("maximize",))),
+        ("study = optuna.create_study()", "acc", (("acc",), ("minimize",))),
+        ("create_study(directions=['minimize', optuna.study.StudyDirection.MAXIMIZE])", "a, b",
+         (("a", "b"), ("minimize", "maximize"))),
+        ("create_study(directions=['minimize', 'maximize'])", "f(x)",
+         (("value_0", "value_1"), ("minimize", "maximize"))),
+        ("create_study(directions=DIRECTIONS)", "a, b", (("a", "b"), ())),
+        ("", "x", (("value",), ())),
+        ("", "score(model)", (("value",), ())),
+    ],
+)  # fmt: skip
+def test_an_objective_has_the_names_of_what_it_returns_and_the_directions_of_its_study(
+    study, returned, found
+):
+    source = f"def f(t):\n    x = t.suggest_float('x', 0, 1)\n    return {returned}\n{study}\n"
+    [objective] = objectives_in(ast.parse(source))
+    assert (objective.returns, objective.directions) == found
+
+
+def test_functions_that_take_no_trial_alone_are_no_objectives():
+    source = (
+        "def two(trial, data):\n    return trial.suggest_int('n', 1, 2)\n"
+        "def keyword(trial, *, data):\n    return trial.suggest_int('n', 1, 2)\n"
+        "def params(trial):\n    return trial.params['n']\n"
+        "def other(model):\n    return suggest_int('n', 1, 2)\n"
+    )
+    assert objectives_in(ast.parse(source)) == []
 
 
 def test_the_built_in_workload_and_no_script_at_all(

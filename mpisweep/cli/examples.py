@@ -35,7 +35,10 @@ EXAMPLES: Mapping[str, tuple[Example, ...]] = {
     ),
     "init": (
         _example("a sweep file for a script with argparse or click", "mpisweep init train.py"),
-        _example("for a function train(trial) in model.py", "mpisweep init model.py -o model.toml"),
+        _example(
+            "for a function train(trial) in model.py, or an objective of Optuna",
+            "mpisweep init model.py -o model.toml",
+        ),
         _example("for a program that is built", "mpisweep init ./heat"),
         _example("for the built-in ResNet50", "mpisweep init resnet50"),
     ),

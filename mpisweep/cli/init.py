@@ -18,7 +18,8 @@ def add_commands(commands: Commands) -> None:
         help="write a sweep file for a script or program",
         description="Write a commented sweep file. Parameters come from the options of a script (argparse, "
         "click) or of a program that answers --help, or from a function's use of trial.params; metrics from "
-        "what it prints or reports. Ranges are guesses around the defaults. Runs nothing but --help.",
+        "what it prints or reports. Ranges are guesses around the defaults. An objective of Optuna needs "
+        "none; direction, pruner and number of trials are those of its study. Runs nothing but --help.",
     )
     parser.add_argument(
         "script",

@@ -18,6 +18,7 @@ from typing import Literal
 
 from mpisweep.drafting.flags import Flag, Kind, flags_in_help, flags_in_source
 from mpisweep.drafting.functions import functions_in
+from mpisweep.drafting.objectives import Objective, objectives_in
 from mpisweep.drafting.prints import Guess, metrics_in_binary, metrics_in_source
 from mpisweep.plugins import PluginError
 from mpisweep.spec import nearest
@@ -51,6 +52,7 @@ class Subject:
         workload: built-in workload or ``module:function``; empty for a script or a program.
         parameters: in the order in which they were found.
         metrics: name and pattern; the pattern is empty if the workload reports the metric itself.
+        objective: of Optuna; None for anything else.
         asked: how the options were found, as the end of a sentence.
     """
 
@@ -62,6 +64,7 @@ class Subject:
     workload: str = ""
     parameters: tuple[Flag, ...] = ()
     metrics: tuple[Guess, ...] = ()
+    objective: Objective | None = None
 
 
 def look_at(target: str, folder: Path) -> Subject:
@@ -79,7 +82,9 @@ def look_at(target: str, folder: Path) -> Subject:
             return _workload(target)
         module, _, function = target.partition(":")
         if function:
-            return _function(Path(*module.split(".")).with_suffix(".py"), function, folder)
+            is_file = module.endswith(".py")
+            path = Path(module) if is_file else Path(*module.split(".")).with_suffix(".py")
+            return _function(path, function, folder)
         if os.sep in target or (found := shutil.which(target)) is None:
             near = [str(path) for path in sorted(Path(target).parent.glob("*")) if path.is_file()]
             raise DraftError(f"{target}: no such script or program; {_hint(target, near)}")
@@ -145,19 +150,27 @@ def _workload(name: str) -> Subject:
 
 
 def _function(path: Path, wanted: str, folder: Path) -> Subject:
-    """A function of a module; the first one if none is wanted."""
+    """A function of a module; if none is wanted, an objective of Optuna, or the first one."""
     if not path.is_file():
         raise DraftError(f"{path}: no such module; expected module:function, with module.py in this folder")
-    found = functions_in(_parsed(path))
+    tree = _parsed(path)
+    objectives, found = objectives_in(tree), functions_in(tree)
+    objective = next((one for one in objectives if wanted in ("", one.name)), None)
     function = next((one for one in found if wanted in ("", one.name)), None)
-    if function is None:
-        names = [one.name for one in found]
+    if function is None and objective is None:
+        names = [one.name for one in objectives] + [one.name for one in found]
         raise DraftError(f"{path}: has no function {wanted!r} of one argument; {nearest(wanted, names)}")
     module = _relative(path.with_suffix(""), folder)
     if module.startswith(".."):
         raise DraftError(
             f"{path}: is outside of {folder}, from which modules are imported; write the sweep file beside it"
         )
+    if objective is not None:
+        return Subject(
+            "function", _sweep_name(path), f"{objective.name}(trial) in {path.name}, an objective of Optuna",
+            "", workload=f"{module.replace(os.sep, '.')}:{objective.name}", objective=objective,
+        )  # fmt: skip
+    assert function is not None, "one of the two was found"
     return Subject(
         "function", _sweep_name(path), f"the function {function.name} of {path.name}",
         "found in its use of trial.params",
@@ -170,7 +183,8 @@ def _function(path: Path, wanted: str, folder: Path) -> Subject:
 def _script(path: Path, folder: Path) -> Subject:
     tree = _parsed(path)
     flags = flags_in_source(tree)
-    if not flags and functions_in(tree):
+    # The options of a script with an objective are those of its study.
+    if objectives_in(tree) or (not flags and functions_in(tree)):
         return _function(path, "", folder)
     asked = "found in its source"
     if not flags and _imported(tree) & _ANSWERS_HELP:

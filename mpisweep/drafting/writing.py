@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from mpisweep.drafting.flags import Flag
 from mpisweep.drafting.guessing import domain_of, is_setting, is_usual, objective_of
 from mpisweep.drafting.looking import Subject
+from mpisweep.drafting.objectives import Objective
 from mpisweep.records import Value
 from mpisweep.spec.units import toml_value
 
@@ -19,8 +20,17 @@ _MOST_VARIED = 4
 #: With fewer that are often searched, others are varied as well.
 _FEW = 3
 _TRIALS = 20
+#: Of an objective of Optuna whose study does not say.
+_OPTUNA_TRIALS = 100
+#: Pruners of Optuna -> their short names; others need options.
+_PRUNERS = {"MedianPruner": "median", "SuccessiveHalvingPruner": "asha", "HyperbandPruner": "hyperband"}
 #: Values of required options about which nothing is known.
 _UNKNOWN: dict[str, Value] = {"integer": 1, "number": 1.0}
+
+_LIMITS = (
+    "", "[limits]", '# timeout = "10m"           # of one trial; a longer one is killed',
+    '# memory  = "8GiB"          # main memory of one trial',
+)  # fmt: skip
 
 _RESNET50 = """\
 # A sweep of the built-in ResNet50, drafted by mpisweep.  `mpisweep options resnet50` lists all options.
@@ -62,6 +72,8 @@ def draft_text(subject: Subject, file: str) -> str:
     """
     if subject.workload == "resnet50":
         return _RESNET50.format(file=file)
+    if subject.objective is not None:
+        return "\n".join([*_head(subject, file), *_of_optuna(subject, subject.objective), *_LIMITS, ""])
     flags = list(subject.parameters)
     varied = _varied(flags)
     passed = [flag for flag in flags if flag in varied or flag.is_required]
@@ -84,9 +96,45 @@ def draft_text(subject: Subject, file: str) -> str:
         lines += ["", "[baseline]                  # the configuration to compare with: the defaults"]
         lines += [f"{flag.name} = {toml_value(flag.default)}" for flag in varied if flag.default is not None]
     lines += _metrics(subject)
-    lines += ["", "[limits]", '# timeout = "10m"           # of one trial; a longer one is killed',
-              '# memory  = "8GiB"          # main memory of one trial']  # fmt: skip
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_LIMITS, ""])
+
+
+def _of_optuna(subject: Subject, objective: Objective) -> Iterator[str]:
+    """The lines for an objective of Optuna, which names its parameters while it runs."""
+    yield f"workload  = {toml_value(subject.workload)}"
+    names = objective.returns
+    directions = objective.directions or tuple(objective_of([name])[1] for name in names)
+    what = "A name for the number" if len(names) == 1 else "Names for the numbers"
+    source = "that of create_study" if objective.directions else "a guess"
+    yield from _comment(f"{what} that it returns; the direction is {source}.")
+    for key, values in (("objective", names), ("direction", directions)):
+        listed = ", ".join(map(toml_value, values))
+        yield f"{key} = {listed}" if len(values) == 1 else f"{key} = [{listed}]"
+    yield from _comment(
+        f"The function says itself which values it takes, so there are no [parameters]. It asks for "
+        f"{', '.join(objective.asks_for)}."
+    )
+    if objective.sampler:
+        yield from _comment(f"The study has {objective.sampler}; any sampler of Optuna can be named here.")
+    yield 'search    = "tpe"           # learns from the results so far'
+    stated = "as in study.optimize" if objective.trials else "a guess"
+    yield f"trials    = {objective.trials or _OPTUNA_TRIALS:<15} # {stated}"
+    if objective.prunes and len(names) == 1:
+        yield from _pruner(objective.pruner)
+
+
+def _pruner(written: str) -> Iterator[str]:
+    """The line for the pruner of a study."""
+    name = written.partition("(")[0]
+    if name == "NopPruner":
+        return
+    if written and name not in _PRUNERS:
+        yield from _comment(f"The study has {written}; any pruner of Optuna can be named here.")
+    elif written.partition("(")[2] not in ("", ")"):
+        yield from _comment(f"The study has {written}.")
+    chosen = _PRUNERS.get(name, "median")
+    why = "Optuna's default" if not written else "as in the study" if name in _PRUNERS else "a guess"
+    yield f"prune     = {toml_value(chosen):<15} # {why}; without this line no trial is pruned"
 
 
 def _is_number(value: object) -> bool:
@@ -106,9 +154,12 @@ def _comment(text: str) -> Iterator[str]:
 
 
 def _head(subject: Subject, file: str) -> Iterator[str]:
-    yield from _comment(
-        f"A sweep of {subject.title}, drafted by mpisweep: ranges and metrics are guesses, so read them."
+    guessed = (
+        "ranges and metrics are guesses, so read them"
+        if subject.objective is None
+        else "it stays as it is, and its study is not used"
     )
+    yield from _comment(f"A sweep of {subject.title}, drafted by mpisweep: {guessed}.")
     yield "#"
     yield f"#   mpisweep check {file}     validates it, and says what would run and how long that takes"
     yield f"#   mpisweep run {file}       runs it, or resumes it"
