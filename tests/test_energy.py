@@ -81,7 +81,7 @@ def test_in_a_block_each_energy_stays_with_its_trial():
     gathered = Gathered(0, 0)
     for number, energy_j in enumerate([None, None, 3.0, None]):
         gathered.add_complete(number, 1, 0.0, 1.0, {}, "")
-        gathered.note_energy(energy_j)
+        gathered.note_last(energy_j)
     block = gathered.block()
     assert block.energy_j == [None, None, 3.0, None]
     assert without(block, frozenset({0, 3})).energy_j == [None, 3.0]

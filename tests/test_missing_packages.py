@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -13,7 +14,10 @@ from voice import ROOT
 from waiting import PATIENCE_S
 
 import mpisweep as package
+from mpisweep import errors
 from mpisweep.errors import missing_package
+from mpisweep.spec import parse_spec
+from mpisweep.spec.preflight import check_startable
 
 #: Makes modules unknown to a Python that finds this file on its path.
 HIDING = """
@@ -122,6 +126,19 @@ def test_digits_need_scikit_learn(tmp_path: Path, hide):
         "mpisweep: command line: workload: 'resnet50' needs sklearn, which is not installed; "
         "`pip install scikit-learn` adds it\n"
     )
+
+
+def test_a_package_is_looked_for_once_however_many_configurations_need_it(monkeypatch):
+    looked: list[str] = []
+
+    def find_spec(name: str) -> object:
+        looked.append(name)
+        return importlib.util.find_spec(name)
+
+    monkeypatch.setattr(errors, "find_spec", find_spec)
+    text = 'workload = "resnet50"\n[parameters]\nbatch_size = [1, 2, 3]\n[fixed]\ndata = "digits"\n'
+    check_startable(parse_spec(text, source="s.toml", folder=Path()))
+    assert looked.count("sklearn") == 1
 
 
 def test_a_rank_without_mpi4py_says_so(tmp_path: Path, hide):

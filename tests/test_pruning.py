@@ -478,6 +478,15 @@ def test_a_block_of_ends_says_at_which_step_each_trial_was_pruned():
     assert block.messages == ["", "diverged: loss is nan", ""]
 
 
+def test_a_block_of_ends_has_its_metrics_in_the_order_in_which_trials_return_them():
+    gathered = Gathered(1, 0)
+    # So many that the order of a set is another one.
+    names = [f"metric_{index}" for index in range(40)]
+    gathered.add_complete(0, 1, 0.0, 1.0, dict.fromkeys(names[:20], 1.0), "")
+    gathered.add_complete(1, 1, 1.0, 1.0, dict.fromkeys(names, 2.0), "")
+    assert list(gathered.block().metrics) == names
+
+
 def test_a_block_of_reports_is_what_the_process_is_sent():
     curve = Curve(array("q", [1]), array("d", [0.5]), array("d", [0.1]))
     assert decode(encode(ReportBlock(2, 7, 1, {"loss": curve}, 4))) == ReportBlock(

@@ -104,17 +104,19 @@ def _check_search(spec: Spec, *, has_sampler: bool) -> None:
 def _check_options(spec: Spec, built_in: WorkloadDescription) -> None:
     """Check options that contradict each other, and the folders of the data."""
     checked: set[tuple[str, Value]] = set()
+    modules: dict[str, None] = {}
     for values in _configurations(spec):
         found = built_in.contradiction(values)
         if found is not None:
             Wording(spec.source).fail(_key_of(spec, found[0]), found[1])
         for module in built_in.modules(values):
-            _check_installed(spec, "workload", repr(built_in.name), module)
+            modules.setdefault(module)
         for name in built_in.folders(values):
             # One look per folder, which may be on a slow file system.
             if (name, values[name]) not in checked:
                 checked.add((name, values[name]))
                 _check_data(spec, name, values)
+    _check_installed(spec, "workload", repr(built_in.name), *modules)
 
 
 def _configurations(spec: Spec) -> Iterator[Configuration]:

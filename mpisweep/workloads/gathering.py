@@ -94,14 +94,11 @@ class Gathered:
         self._add(number, attempt, _FAILED, started_at, wall_time_s, metrics)
         self._note(cause, message)
 
-    def note_energy(self, energy_j: float | None) -> None:
-        """Note the energy of the trial that was added last."""
+    def note_last(self, energy_j: float | None, suggested: dict[str, Any] | None = None) -> None:
+        """Note the energy of the trial that was added last, and what its objective of Optuna asked for."""
         if energy_j is not None or self._energy_j:
             self._energy_j += [None] * (len(self.numbers) - 1 - len(self._energy_j))
             self._energy_j.append(energy_j)
-
-    def note_suggested(self, suggested: dict[str, Any] | None) -> None:
-        """Note what the objective of the trial that was added last has asked for; None for none."""
         if suggested is not None or self._suggested:
             self._suggested += [None] * (len(self.numbers) - 1 - len(self._suggested))
             self._suggested.append(suggested)

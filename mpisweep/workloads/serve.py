@@ -269,8 +269,7 @@ class _Loop:
             trial.number, trial.attempt, started_at, wall_time_s, trial.last_reported, cause,
             message_of(error, cause, below=__file__),
         )  # fmt: skip
-        gathered.note_energy(self._meter.energy_j)
-        gathered.note_suggested(trial.suggested)
+        gathered.note_last(self._meter.energy_j, trial.suggested)
         if cause is FailureCause.OUT_OF_MEMORY or trial.team is not None or self._uses_gpu:
             # The trial may have left memory on the device, fragmentation or connections behind: a new process
             # for the next trial costs less than another trial that fails for that.
@@ -290,8 +289,7 @@ class _Loop:
             trial.number, trial.attempt, started_at, wall_time_s, trial.last_reported,
             message or trial.notice or trial.names.notice, trial.last_step,
         )  # fmt: skip
-        self._gathered.note_energy(self._meter.energy_j)
-        self._gathered.note_suggested(trial.suggested)
+        self._gathered.note_last(self._meter.energy_j, trial.suggested)
 
     def _on_returned(
         self, trial: Trial, metrics: dict[str, float], odd: str, started_at: float, wall_time_s: float
@@ -310,8 +308,7 @@ class _Loop:
         missing = [name for name in self._objectives if name not in metrics and trial.rank == 0]
         odd = odd or (f"{ENDED_WELL} its objective {missing[0]!r} was never reported" if missing else "")
         self._gathered.add_complete(trial.number, trial.attempt, started_at, wall_time_s, metrics, odd)
-        self._gathered.note_energy(self._meter.energy_j)
-        self._gathered.note_suggested(trial.suggested)
+        self._gathered.note_last(self._meter.energy_j, trial.suggested)
         return True
 
     def _clear_up(self, ended_at: float, wall_time_s: float, team: Team | None) -> None:
