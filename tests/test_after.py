@@ -154,7 +154,9 @@ def coarse(
 
 
 def read(folder: Path, results: Path | None = None) -> After:
-    return read_after("c.h5", source="fine.toml", folder=folder, results=results)
+    return read_after(
+        "c.h5", "fine", source="fine.toml", folder=folder, output=results, is_fresh=results is None
+    )
 
 
 def test_the_best_is_that_of_the_mean_over_repeats_in_the_direction_of_the_first_objective(tmp_path):

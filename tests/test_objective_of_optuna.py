@@ -18,10 +18,10 @@ from waiting import wait_for
 import mpisweep as package
 from mpisweep.records import Direction
 from mpisweep.search.past import End, Past
-from mpisweep.search.samplers import make_sampler, sampler_seed
+from mpisweep.search.samplers import make_sampler
 from mpisweep.search.suggesting import SuggestingProposer
 from mpisweep.spec import SamplerChoice, Spec, SpecError, parse_spec
-from mpisweep.spec.suggested import place_of_choice, space_of, stored_choice
+from mpisweep.spec.suggested import place_of_choice, seed_of, space_of, stored_choice
 from mpisweep.workloads.objective import ObjectiveTrial, runner
 from mpisweep.workloads.trial import Trial
 
@@ -357,7 +357,7 @@ def test_it_proposes_what_optuna_itself_does():
         if not number:
             # Drawn by the trial, because nothing was known.
             study.enqueue_trial(params)
-        study.sampler = make_sampler(choice, seed=sampler_seed(0, f"{number}:0"))
+        study.sampler = make_sampler(choice, seed=seed_of(0, f"{number}:0"))
         trial = study.ask()
         assert simple(trial) == value
         assert trial.params == params

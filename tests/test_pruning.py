@@ -556,7 +556,7 @@ def test_a_sample_of_many_trials_holds_the_best_complete_ones_before_the_longest
                 state=state, value=None if value != value else value, intermediate_values=reports
             )
         )
-        storage.note(number, number, [value], step)
+        storage.note(number, End(number, [value], step))
     states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     assert [trial.number for trial in study.get_trials(deepcopy=False, states=states)] == [0, 2, 4]
 

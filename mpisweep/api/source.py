@@ -139,9 +139,9 @@ def asked_sweep(
 def _reader(source: str, folder: Path, output: str | os.PathLike[str] | None) -> ReadAfter:
     def read(file: str, name: str) -> After:
         # Most sweeps name no earlier one, and reading results is slow to import.
-        from mpisweep.results.after import after_reader
+        from mpisweep.results.after import read_after
 
-        return after_reader(source, folder, output)(file, name)
+        return read_after(file, name, source=source, folder=folder, output=output)
 
     return read
 

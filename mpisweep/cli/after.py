@@ -27,10 +27,10 @@ def after_of(options: argparse.Namespace, source: str, folder: Path) -> ReadAfte
         told = os.environ.pop(AFTER_VARIABLE, "") if LAUNCH_VARIABLE in os.environ else ""
         if told:
             return After(**json.loads(told))
-        from mpisweep.results.after import after_reader
+        from mpisweep.results.after import read_after
 
         is_fresh = getattr(options, "fresh", False)
-        return after_reader(source, folder, options.output, is_fresh=is_fresh)(file, name)
+        return read_after(file, name, source=source, folder=folder, output=options.output, is_fresh=is_fresh)
 
     return read
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import secrets
@@ -337,7 +338,7 @@ def _check_script(options: argparse.Namespace) -> int:
 
 def _facts(folder: str, sweep: str, results: str) -> Facts:
     """Read facts from the files that a script names, if their paths are known here."""
-    from mpisweep.results.after import after_reader
+    from mpisweep.results.after import read_after
     from mpisweep.results.load import load
 
     longest_s = timeout_s = None
@@ -349,7 +350,8 @@ def _facts(folder: str, sweep: str, results: str) -> Facts:
     is_file = ":" not in sweep and not is_workload(sweep)
     if is_file and (path := _expanded_path(folder, sweep)) is not None:
         try:
-            timeout_s = load_spec(path, read_after=after_reader(sweep, path.parent, results)).limits.timeout_s
+            read = functools.partial(read_after, source=sweep, folder=path.parent, output=results)
+            timeout_s = load_spec(path, read_after=read).limits.timeout_s
         except SpecError as error:
             problem = str(error)
     return Facts(longest_s, timeout_s, problem)

@@ -155,7 +155,7 @@ def _run_text(row: Any) -> str:
 
 def standing(path: Path) -> Standing:
     """Read how far the sweep is."""
-    from mpisweep.results.load import trials_to_come
+    from mpisweep.results.load import total_trials
     from mpisweep.spec import ADDING
 
     sweep = _sweep(path)
@@ -163,7 +163,7 @@ def standing(path: Path) -> Standing:
         return Standing()
     ended = sum(sweep.count(state) for state in TrialState if state.is_end)
     last = str(sweep.allocations[-1]["end"]) if len(sweep.allocations) else ""
-    trials = len(sweep.trials) + trials_to_come(sweep)
+    trials = total_trials(sweep)
     if sweep.spec.search in ADDING and _final(last) is None:
         # The search was stopped before it had proposed all its trials.
         trials += 1

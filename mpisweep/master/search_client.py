@@ -237,9 +237,7 @@ class SearchClient:
         names = [name for name in trials.parameters if name not in self._spec.fixed]
         if not trials.is_open:
             names = list(self._spec.space.names)
-        first_of: dict[int, int] = {}
-        for number, configuration in enumerate(trials.configuration_of):
-            first_of.setdefault(configuration, number)
+        first_of = trials.first_trials()
         # An absent parameter is no part of a configuration; without any, a trial is outside the space.
         return [
             {

@@ -9,48 +9,39 @@ from pathlib import Path
 from mpisweep.records import EndReason, TrialState
 from mpisweep.results import ResultsError, behind_link, journal_folder
 from mpisweep.results.best import best_of
-from mpisweep.results.load import Sweep, load_tables, trials_to_come
+from mpisweep.results.load import Sweep, load_tables, total_trials
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares.merging import read_sweep
-from mpisweep.spec import After, ReadAfter, SpecError, parse_spec
+from mpisweep.spec import After, SpecError, parse_spec
 
-__all__ = ["after_reader", "read_after"]
+__all__ = ["read_after"]
 
 log = logging.getLogger(__name__)
 
 
-def after_reader(
-    source: str, folder: Path, output: str | os.PathLike[str] | None, *, is_fresh: bool = False
-) -> ReadAfter:
-    """How the key ``after`` of a sweep file is read; see :func:`read_after`.
-
-    Args:
-        source: the sweep file.
-        folder: of the sweep file.
-        output: the results file of its sweep; ``NAME.h5`` unless given.
-        is_fresh: whether that sweep starts over.
-    """
-
-    def read(file: str, name: str) -> After:
-        results = None if is_fresh else Path(output or f"{name}.h5")
-        return read_after(file, source=source, folder=folder, results=results)
-
-    return read
-
-
-def read_after(file: str, *, source: str, folder: Path, results: Path | None) -> After:
+def read_after(
+    file: str,
+    name: str,
+    *,
+    source: str,
+    folder: Path,
+    output: str | os.PathLike[str] | None,
+    is_fresh: bool = False,
+) -> After:
     """Read the best configuration: what this sweep has recorded, or else that of the file.
 
     Args:
         file: the results file of the earlier sweep, relative to `folder`.
+        name: of this sweep.
         source: the sweep file, for messages.
         folder: of the sweep file.
-        results: the results file of this sweep, which may not exist; None to start over.
+        output: the results file of this sweep, which may not exist; ``NAME.h5`` unless given.
+        is_fresh: whether this sweep starts over.
 
     Raises:
         SpecError: if there is no best configuration; the message says why.
     """
-    recorded = None if results is None else _recorded(results)
+    recorded = None if is_fresh else _recorded(Path(output or f"{name}.h5"))
     if recorded is not None and recorded.file == file:
         return recorded
     path = behind_link(folder / file)
@@ -85,5 +76,4 @@ def _unfinished(sweep: Sweep) -> str:
     if any(sweep.state == end and (end.is_final or end.is_rule) for end in EndReason):
         return ""
     ended = sum(sweep.count(state) for state in TrialState if state.is_end)
-    count = len(sweep.trials) + trials_to_come(sweep)
-    return f"not complete ({sweep.state}, {ended:,} of {count:,} trials have ended)"
+    return f"not complete ({sweep.state}, {ended:,} of {total_trials(sweep):,} trials have ended)"

@@ -44,15 +44,9 @@ from mpisweep.spec import Spec, SpecError, closest, nearest, parse_spec
 from mpisweep.spec.suggested import space_of
 
 __all__ = [
-    "CurveArrays",
-    "Sweep",
-    "imported_counts",
-    "load",
-    "load_tables",
-    "stop_progress",
-    "trials_to_come",
-    "used_seconds",
-]
+    "CurveArrays", "Sweep", "imported_counts", "load", "load_tables", "stop_progress", "total_trials",
+    "trials_to_come", "used_seconds",
+]  # fmt: skip
 
 
 class CurveArrays(NamedTuple):
@@ -341,6 +335,11 @@ def _check_number(number: int, count: int) -> None:
 def trials_to_come(sweep: Sweep) -> int:
     """Number of trials that a learning search is still to propose; 0 once the sweep is complete."""
     return to_propose(sweep.spec, sweep._state)
+
+
+def total_trials(sweep: Sweep) -> int:
+    """Number of trials of a sweep, with those that a learning search is still to propose."""
+    return len(sweep.trials) + trials_to_come(sweep)
 
 
 def imported_counts(sweep: Sweep) -> dict[str, int]:

@@ -112,12 +112,17 @@ class Trials:
 
     def repeat(self, configurations: Sequence[int], repeats: Sequence[int]) -> None:
         """Append repeats of configurations that have trials."""
-        first_of: dict[int, int] = {}
-        for number, configuration in enumerate(self.configuration_of):
-            first_of.setdefault(configuration, number)
+        first_of = self.first_trials()
         for column in self.parameters.values():
             column.extend([column[first_of[one]] for one in configurations])
         self.append(configurations, repeats)
+
+    def first_trials(self) -> dict[int, int]:
+        """Configuration -> its first trial."""
+        first_of: dict[int, int] = {}
+        for number, configuration in enumerate(self.configuration_of):
+            first_of.setdefault(configuration, number)
+        return first_of
 
     def append(self, configuration_of: Sequence[int], repeat_of: Sequence[int]) -> None:
         """Append waiting trials, whose parameters are there already."""

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.study import Study
 from optuna.trial import TrialState
 
 from mpisweep.search.learning import Outcome, finite_values
 from mpisweep.spec.space import Configuration
 
-__all__ = ["End", "Past"]
+__all__ = ["End", "Past", "end_trial"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,15 @@ class End:
     def last(self) -> float:
         """The last report of a pruned trial; NaN if it was not finite."""
         return math.nan if self.values is None else self.values[0]
+
+
+def end_trial(study: Study, trial: int, end: End) -> None:
+    """Tell a study how one of its trials has ended."""
+    for step, value in end.reports.items():
+        # Optuna takes the value of a pruned trial from its last report.
+        known = study.get_trials(deepcopy=False)[trial]._trial_id
+        study._storage.set_trial_intermediate_value(known, step, value)
+    study.tell(trial, end.values if end.state is TrialState.COMPLETE else None, state=end.state)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mpisweep.records import Direction, Value
-from mpisweep.search.past import End, Past
-from mpisweep.search.samplers import keeps_no_state, make_sampler, sampler_seed
+from mpisweep.search.past import End, Past, end_trial
+from mpisweep.search.samplers import keeps_no_state, make_sampler
 from mpisweep.search.thinning import ThinnedStorage
 from mpisweep.spec import SamplerChoice
 from mpisweep.spec.space import (
@@ -48,6 +48,7 @@ from mpisweep.spec.space import (
     Parameter,
     SearchSpace,
 )
+from mpisweep.spec.suggested import seed_of
 
 __all__ = ["PATIENCE", "End", "Past", "Proposer"]
 
@@ -156,7 +157,7 @@ class Proposer:
         state = TrialState.RUNNING if end is None else end.state
         self._trials[number] = trial = len(self._study.get_trials(deepcopy=False))
         if end is not None:
-            self._note(trial, end)
+            self._storage.note(trial, end)
         self._study.add_trial(
             create_trial(
                 state=state,
@@ -167,13 +168,6 @@ class Proposer:
             )
         )
 
-    def _note(self, trial: int, end: End) -> None:
-        """Note a trial of the study that a sampler may be shown."""
-        if end.state is TrialState.PRUNED:
-            self._storage.note(trial, end.number, [end.last], end.pruned_at)
-        elif end.values is not None:
-            self._storage.note(trial, end.number, end.values)
-
     # ------------------------------------------------------------------------------------- ask and tell
 
     def tell(self, ends: Iterable[End]) -> None:
@@ -183,13 +177,8 @@ class Proposer:
             trial = self._trials.get(end.number)
             if trial is None or self._frozen(trial).state.is_finished():
                 continue
-            self._note(trial, end)
-            for step, value in end.reports.items():
-                # Optuna takes the value of a pruned trial from its last report.
-                known = self._frozen(trial)._trial_id
-                self._study._storage.set_trial_intermediate_value(known, step, value)
-            values = end.values if end.state is TrialState.COMPLETE else None
-            self._study.tell(trial, values, state=end.state)
+            self._storage.note(trial, end)
+            end_trial(self._study, trial, end)
 
     def ask(self, first: int, count: int) -> list[Configuration]:
         """Propose configurations for trials from `first` on; fewer if the space has no more."""
@@ -279,7 +268,7 @@ class Proposer:
     def _sampler_for(self, what: str) -> optuna.samplers.BaseSampler:
         return make_sampler(
             self._sampler,
-            seed=sampler_seed(self._seed, what),
+            seed=seed_of(self._seed, what),
             space=self._distributions,
             is_new=self._is_new_point,
             imported=self._imported,

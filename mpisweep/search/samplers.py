@@ -5,7 +5,6 @@ Imports Optuna: only the process of a search does, and the check before a sweep 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from scipy.special import log_ndtr
 from mpisweep.search.choices import ChoiceError, check_choice, options_of
 from mpisweep.spec import SamplerChoice
 
-__all__ = ["check_sampler", "keeps_no_state", "make_sampler", "sampler_names", "sampler_seed"]
+__all__ = ["check_sampler", "keeps_no_state", "make_sampler", "sampler_names"]
 
 #: They need objects that a sweep file cannot hold, or do what `search = "grid"` does.
 _EXCLUDED = ("BaseSampler", "BaseGASampler", "GridSampler", "PartialFixedSampler")
@@ -47,12 +46,6 @@ def sampler_names() -> list[str]:
 def keeps_no_state(name: str) -> bool:
     """Whether proposals of this sampler depend on the trials of the study alone."""
     return name in _WITHOUT_STATE
-
-
-def sampler_seed(seed: int, what: str) -> int:
-    """The seed of one proposal's sampler, below 2**32, from the sweep's seed and what it is for."""
-    digest = hashlib.blake2b(f"{seed}:{what}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "little")
 
 
 class _JointTPE(optuna.samplers.TPESampler):

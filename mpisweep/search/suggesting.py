@@ -30,12 +30,12 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mpisweep.records import Direction
-from mpisweep.search.past import End, Past
-from mpisweep.search.samplers import keeps_no_state, make_sampler, sampler_seed
+from mpisweep.search.past import End, Past, end_trial
+from mpisweep.search.samplers import keeps_no_state, make_sampler
 from mpisweep.search.thinning import ThinnedStorage
 from mpisweep.spec import SamplerChoice
 from mpisweep.spec.space import Configuration
-from mpisweep.spec.suggested import as_in_range, stored_choice
+from mpisweep.spec.suggested import as_in_range, seed_of, stored_choice
 
 __all__ = ["SuggestingProposer"]
 
@@ -110,24 +110,14 @@ class SuggestingProposer:
             trials = self._study.get_trials(deepcopy=False)
             if end.number >= len(trials) or trials[end.number].state.is_finished():
                 continue
-            state = end.state
             if end.suggested is None:
                 # It died, or what it has asked for was lost to damage.
-                state = TrialState.FAIL
+                end = End(end.number, None)
             else:
                 self._settle(end.number, end.suggested)
-            self._end(end, state)
-
-    def _end(self, end: End, state: TrialState) -> None:
-        if state is TrialState.PRUNED:
-            # Optuna takes the value of a pruned trial from its last report.
-            known = self._study.get_trials(deepcopy=False)[end.number]._trial_id
-            self._storage.set_trial_intermediate_value(known, end.pruned_at, end.last)
-        if self._thinned is not None and state is TrialState.PRUNED:
-            self._thinned.note(end.number, end.number, [end.last], end.pruned_at)
-        elif self._thinned is not None and end.values is not None and state is TrialState.COMPLETE:
-            self._thinned.note(end.number, end.number, end.values)
-        self._study.tell(end.number, end.values if state is TrialState.COMPLETE else None, state=state)
+            if self._thinned is not None:
+                self._thinned.note(end.number, end)
+            end_trial(self._study, end.number, end)
 
     # ------------------------------------------------------------------------------------- the study
 
@@ -178,7 +168,7 @@ class SuggestingProposer:
         return {name: (value[0], ranges[name]) for name, value in pairs.items() if value is not None}
 
     def _sampler_for(self, what: str) -> optuna.samplers.BaseSampler:
-        return make_sampler(self._sampler, seed=sampler_seed(self._seed, what))
+        return make_sampler(self._sampler, seed=seed_of(self._seed, what))
 
 
 def _asked(

@@ -26,6 +26,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from mpisweep.pareto import fronts
+from mpisweep.search.past import End
 
 __all__ = ["BEST", "SHOWN", "ThinnedStorage"]
 
@@ -51,17 +52,20 @@ class ThinnedStorage(InMemoryStorage):
         self._by_rank: list[tuple[int, tuple[float, ...], int]] = []
         self._by_chance: list[tuple[bytes, int]] = []
 
-    def note(self, trial: int, number: int, values: Sequence[float], pruned_at: int = -1) -> None:
-        """Note that a trial of the study, `number` in the sweep, is complete or was pruned.
+    def note(self, trial: int, end: End) -> None:
+        """Note how a trial of the study has ended, if a sampler may be shown it.
 
         Pruned ones rank below the complete ones, those with more steps first, as a Parzen estimator has it.
         """
+        if end.state is TrialState.FAIL:
+            return
+        values = [end.last] if end.values is None else end.values
         costs = tuple(
             sign * value if value == value else math.inf
             for sign, value in zip(self._signs, values, strict=True)
         )
-        insort(self._by_rank, (-pruned_at if pruned_at >= 0 else -_COMPLETE, costs, trial))
-        insort(self._by_chance, (hashlib.blake2b(b"%d" % number, digest_size=8).digest(), trial))
+        insort(self._by_rank, (-end.pruned_at if end.pruned_at >= 0 else -_COMPLETE, costs, trial))
+        insort(self._by_chance, (hashlib.blake2b(b"%d" % end.number, digest_size=8).digest(), trial))
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None

@@ -129,6 +129,7 @@ def parse_command(table: Mapping[str, object]) -> CommandWorkload:
         if not isinstance(value, (str, int, float)):
             raise CommandError(f"workload.env.{name}", f"is {value!r}; expected a string")
         variables.append((name, as_text(value)))
+        _check_no_nul(f"workload.env.{name}", as_text(value))
         _check_text(f"workload.env.{name}", as_text(value))
     template = table.get("template", "")
     if not isinstance(template, str) or template.startswith("/") or ".." in template.split("/"):
@@ -170,8 +171,8 @@ def parse_arguments(key: str, command: object, example: str) -> tuple[str, ...]:
         raise CommandError(key, f"is {command!r}; {expected}")
     if not arguments or not arguments[0]:
         raise CommandError(key, f"is empty; {expected}")
-    if any("\0" in argument for argument in arguments):
-        raise CommandError(key, "contains a NUL byte, which arguments cannot contain")
+    for argument in arguments:
+        _check_no_nul(key, argument)
     return tuple(arguments)
 
 
@@ -304,9 +305,12 @@ def check_formats(workload: CommandWorkload, values: Mapping[str, Iterable[Value
                     ) from error
 
 
-def _check_text(key: str, text: str) -> None:
+def _check_no_nul(key: str, text: str) -> None:
     if "\0" in text:
         raise CommandError(key, "contains a NUL byte, which arguments cannot contain")
+
+
+def _check_text(key: str, text: str) -> None:
     try:
         for _, name, _ in _pieces(text):
             if name is not None and not _VARIABLE.fullmatch(name):

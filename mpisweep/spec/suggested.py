@@ -13,6 +13,7 @@ Pure, and without Optuna.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,10 +22,16 @@ from mpisweep.records import Value
 from mpisweep.spec.keys import INTEGER_AT_MOST
 from mpisweep.spec.space import Choice, FloatRange, IntegerRange, Parameter, SearchSpace
 
-__all__ = ["CHOICE_CHARS", "as_in_range", "place_of_choice", "space_of", "stored_choice"]
+__all__ = ["as_in_range", "place_of_choice", "seed_of", "space_of", "stored_choice"]
 
 #: Longest text of a choice.
-CHOICE_CHARS = 200
+_CHOICE_CHARS = 200
+
+
+def seed_of(seed: int, what: str) -> int:
+    """A seed below 2**32 for one of Optuna's samplers, from the sweep's seed and what it is for."""
+    text = f"{seed}:{what}".encode("utf-8", "backslashreplace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little")
 
 
 def stored_choice(choice: object) -> Value:
@@ -33,7 +40,7 @@ def stored_choice(choice: object) -> Value:
         return choice
     if isinstance(choice, int) and abs(choice) <= INTEGER_AT_MOST:
         return choice
-    return f"{choice!r:.{CHOICE_CHARS}}"
+    return f"{choice!r:.{_CHOICE_CHARS}}"
 
 
 def place_of_choice(choices: Sequence[object], value: Value) -> int | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TextIO
 
 from mpisweep.results.load import CurveArrays, Sweep
-from mpisweep.views.wording import units
+from mpisweep.views.wording import csv_cell, units
 
 __all__ = ["FORMATS", "write_csv", "write_json"]
 
@@ -89,15 +89,7 @@ def _json_curves(sweep: Sweep, number: int) -> dict[str, dict[str, list[Any]]]:
 
 
 def _write_row(out: TextIO, values: Sequence[Any]) -> None:
-    out.write(",".join(map(_cell, values)) + "\n")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else repr(value)
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    # Python's csv writer does not quote a bare carriage return if lines end in "\n", and cannot read it back.
-    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
+    out.write(",".join(map(csv_cell, values)) + "\n")
 
 
 def _json_value(value: Any) -> Any:

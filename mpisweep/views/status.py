@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from mpisweep.progress import counted
-from mpisweep.records import AttemptEnd, FailureCause, TrialState
+from mpisweep.records import AttemptEnd, EndReason, FailureCause, TrialState
 from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.configurations import runs_of
 from mpisweep.results.holder import is_surely_gone
-from mpisweep.results.load import Sweep, imported_counts, stop_progress, trials_to_come
+from mpisweep.results.load import Sweep, imported_counts, stop_progress, total_trials, trials_to_come
 from mpisweep.results.shares.folder import members, part_file
 from mpisweep.results.trial_table import needs_too_much
 from mpisweep.spec.units import configuration_text, duration_text, number_text, value_text
@@ -24,6 +24,7 @@ from mpisweep.views.usage import Usage, usage_lines, usage_of
 from mpisweep.views.wording import without_finite
 
 __all__ = [
+    "CONTINUES",
     "GONE",
     "BestTrial",
     "Status",
@@ -36,6 +37,8 @@ __all__ = [
 
 #: State of a sweep whose last run died without closing.
 GONE = "gone"
+#: States of a sweep whose run is active, or is about to be started again.
+CONTINUES = ("running", *(end.value for end in EndReason if end.is_passing))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ def sweep_status(sweep: Sweep) -> Status:
         name=sweep.name,
         path=str(sweep.path),
         state=GONE if is_gone else sweep.state,
-        trials=len(sweep.trials) + trials_to_come(sweep),
+        trials=total_trials(sweep),
         **counts,
         workers=sweep.most_workers,
         allocations=len(sweep.allocations),

@@ -12,7 +12,7 @@ import numpy as np
 from mpisweep.records import FailureCause, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.best import Best, best_of
-from mpisweep.results.load import Sweep, trials_to_come
+from mpisweep.results.load import Sweep, total_trials
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
@@ -117,7 +117,7 @@ def sweep_facts(sweep: Sweep | None, spec: Spec, path: Path) -> dict[str, Any]:
         "sweep": spec.name,
         "path": str(path),
         "source": spec.source,
-        "trials": None if sweep is None else len(sweep.trials) + trials_to_come(sweep),
+        "trials": None if sweep is None else total_trials(sweep),
         **counts,
         "objective": spec.objective,
         "direction": spec.direction.value,

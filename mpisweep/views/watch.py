@@ -18,12 +18,9 @@ from mpisweep.records import EndReason
 from mpisweep.results.load import load
 from mpisweep.views.changes import SHARE_OF_TIME, SILENCE_S, change_times
 from mpisweep.views.running import Watched, look_at
-from mpisweep.views.status import GONE, Status, print_status, sweep_status
+from mpisweep.views.status import CONTINUES, GONE, Status, print_status, sweep_status
 
 __all__ = ["exit_code_of", "watch_lines"]
-
-#: States of a sweep that continues.
-_CONTINUES = ("running", *(end.value for end in EndReason if end.is_passing))
 
 
 def watch_lines(path: Path, *, every_s: float, out: TextIO) -> int:
@@ -51,7 +48,7 @@ def watch_lines(path: Path, *, every_s: float, out: TextIO) -> int:
             shown = now
             print(f"{watched.name}: {progress_line(watched.progress)}", file=out, flush=True)
         is_gone = began - changed_at > SILENCE_S
-        if watched.state not in _CONTINUES or is_gone:
+        if watched.state not in CONTINUES or is_gone:
             break
         time.sleep(max(every_s, (time.monotonic() - began) / SHARE_OF_TIME))
         times = change_times(path)

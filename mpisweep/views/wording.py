@@ -13,7 +13,16 @@ from mpisweep.results.load import Sweep
 from mpisweep.spec import BuiltinWorkload
 from mpisweep.spec.catalogue import units_of
 
-__all__ = ["at_budget", "clock", "finite", "finite_or_none", "not_reached", "units", "without_finite"]
+__all__ = [
+    "at_budget",
+    "clock",
+    "csv_cell",
+    "finite",
+    "finite_or_none",
+    "not_reached",
+    "units",
+    "without_finite",
+]
 
 
 def units(sweep: Sweep, name: str) -> str:
@@ -39,6 +48,15 @@ def finite_or_none(value: Any) -> Any:
 def finite(value: Any) -> float | None:
     """A number of a table; None if it is NaN or infinite."""
     return float(value) if math.isfinite(value) else None
+
+
+def csv_cell(value: Any) -> str:
+    """A value in a row of CSV; empty for NaN."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    # Python's csv writer does not quote a bare carriage return if lines end in "\n", and cannot read it back.
+    return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in ',"\r\n') else text
 
 
 def clock(seconds: float) -> str:

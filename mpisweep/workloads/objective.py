@@ -11,7 +11,6 @@ Imports Optuna, which the objective does too.
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from optuna.trial import BaseTrial
 
 from mpisweep.records import Value
 from mpisweep.spec import RANKS, Spec
-from mpisweep.spec.suggested import as_in_range, stored_choice
+from mpisweep.spec.suggested import as_in_range, seed_of, stored_choice
 from mpisweep.workloads.trial import Trial
 
 __all__ = ["ObjectiveTrial", "runner"]
@@ -144,9 +143,7 @@ class ObjectiveTrial(BaseTrial):
         return as_in_range(distribution, self._proposed[name])
 
     def _drawn(self, name: str, distribution: BaseDistribution) -> tuple[Any]:
-        text = f"{self._spec.seed}:{self.number}:{name}"
-        digest = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=4).digest()
-        sampler = RandomSampler(int.from_bytes(digest, "little"))
+        sampler = RandomSampler(seed_of(self._spec.seed, f"{self.number}:{name}"))
         # A random sampler looks at neither the study nor the trial.
         return (sampler.sample_independent(None, None, name, distribution),)  # type: ignore[arg-type]
 

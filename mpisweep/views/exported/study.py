@@ -32,6 +32,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mpisweep.results.load import Sweep
 from mpisweep.spec.space import Choice, FloatRange, Parameter
+from mpisweep.spec.suggested import as_in_range
 from mpisweep.views.exported.facts import TrialFacts, trial_facts
 
 __all__ = ["write"]
@@ -87,7 +88,11 @@ def _frozen(sweep: Sweep, facts: TrialFacts, ranges: Mapping[str, BaseDistributi
     outside: dict[str, Any] = {}
     for name, value in facts.params.items():
         # A baseline, and the other value of a parameter with a condition, may lie outside of the range.
-        (inside if _is_inside(ranges[name], value) else outside)[name] = value
+        own = as_in_range(ranges[name], value)
+        if own is None:
+            outside[name] = value
+        else:
+            inside[name] = own[0]
     metrics = {name: value for name, value in facts.metrics.items() if name != sweep.objective}
     curve = facts.curves.get(sweep.objective) if len(sweep.objectives) == 1 else None
     is_waiting = state is TrialState.WAITING
@@ -123,13 +128,6 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
             )
     step = 1 if parameter.log else parameter.step
     return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=step)
-
-
-def _is_inside(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (TypeError, ValueError):
-        return False
 
 
 def _time(seconds: float) -> datetime.datetime | None:

@@ -8,16 +8,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mpisweep.records import EndReason
 from mpisweep.results import ResultsError
 from mpisweep.results.holder import holder_of
 from mpisweep.results.load import Sweep, load
-from mpisweep.views.status import journals, sweep_status
+from mpisweep.views.status import CONTINUES, journals, sweep_status
 
 __all__ = ["follow", "goes_on", "write_whole"]
 
-#: States of a sweep that goes on.
-_GOES_ON = ("running", *(end.value for end in EndReason if end.is_passing))
 #: Seconds without a live run after which the sweep counts as stopped; between two starts there is none.
 SILENCE_S = 60.0
 #: Maximum share of the time that is spent on reading and drawing.
@@ -26,7 +23,7 @@ _SHARE_OF_TIME = 0.2
 
 def goes_on(sweep: Sweep) -> bool:
     """Whether a run is active, or is about to be started again."""
-    return sweep_status(sweep).state in _GOES_ON
+    return sweep_status(sweep).state in CONTINUES
 
 
 def follow(path: Path, write: Callable[[Sweep, bool], None], *, every_s: float) -> None:
