@@ -95,7 +95,7 @@ class Gathered:
         self._note(cause, message)
 
     def note_last(self, energy_j: float | None, suggested: dict[str, Any] | None = None) -> None:
-        """Note the energy of the trial that was added last, and what its objective of Optuna asked for."""
+        """Note the energy of the trial that was added last, and what its objective asked for."""
         if energy_j is not None or self._energy_j:
             self._energy_j += [None] * (len(self.numbers) - 1 - len(self._energy_j))
             self._energy_j.append(energy_j)
