@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import warnings
 from collections.abc import Callable
@@ -16,12 +17,14 @@ from test_run import start
 from waiting import wait_for
 
 import mpisweep as package
+from mpisweep.master.best import BestSoFar
 from mpisweep.records import Direction
 from mpisweep.search.past import End, Past
 from mpisweep.search.samplers import make_sampler
 from mpisweep.search.suggesting import SuggestingProposer
 from mpisweep.spec import SamplerChoice, Spec, SpecError, parse_spec
 from mpisweep.spec.suggested import place_of_choice, seed_of, space_of, stored_choice
+from mpisweep.spec.units import configuration_text, number_text
 from mpisweep.workloads.objective import ObjectiveTrial, runner
 from mpisweep.workloads.trial import Trial
 
@@ -57,6 +60,18 @@ class Asked:
 
     def run(self, objective) -> object:
         return runner(objective, self.spec)(self.trial)
+
+
+def test_the_best_so_far_has_the_parameters_that_its_trial_has_asked_for():
+    best = BestSoFar(spec_of().objectives)
+    best.note([0, 1, 2], [[2.0, 1.0, float("nan")]], [None, {"params": {"x": 1}}, {"params": {"x": 2}}])
+    assert best.asked_for == {"x": 1}
+    best.note([3], [[3.0]], [{"params": {"x": 3}}])
+    assert best.asked_for == {"x": 1}, "another one is still the best"
+    best.note([4], [[0.5]], [{"params": {"y": 4}}])
+    assert (best.number, best.asked_for) == (4, {"y": 4})
+    best.note([5], [[0.25]], [None])
+    assert (best.number, best.asked_for) == (5, {})
 
 
 # ------------------------------------------------------------------------------------- the trial
@@ -437,6 +452,9 @@ def test_an_objective_runs_unchanged_and_goes_on_after_its_ranks_are_killed(
     assert "depth" in shown
     # The same values are suggested, and the same loss comes out.
     best = int(sweep.best()[0]["number"])
+    # The line about progress names the parameters, also those of a best trial of an earlier run.
+    last = re.findall(r"best loss (\S+) \((.*)\)", grown.stderr)[-1]
+    assert last == (number_text(float(trials["loss"][best])), configuration_text(sweep.searched(best)))
     assert mpisweep("replay", path.name, str(best)).returncode == 0
 
 

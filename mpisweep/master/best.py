@@ -8,13 +8,14 @@ the luckiest.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpisweep.pareto import is_on_front
-from mpisweep.records import Objective
+from mpisweep.records import Objective, Value
 from mpisweep.search.numbering import Trials
 from mpisweep.statistics.common_seeds import fit_means
 
@@ -39,6 +40,7 @@ class BestSoFar:
         #: Per objective, its best value and the trial that has it.
         self._found: list[tuple[float, int]] = []
         self._front: NDArray[np.float64] = np.empty((0, len(objectives)))
+        self._asked_for: dict[str, Value] = {}
 
     @property
     def number(self) -> int | None:
@@ -68,17 +70,35 @@ class BestSoFar:
         """Number of trials, or of configurations, on the front; 0 with one objective."""
         return len(self._front)
 
-    def note(self, numbers: Sequence[int], columns: Sequence[Sequence[float | None]]) -> None:
+    @property
+    def asked_for(self) -> Mapping[str, Value]:
+        """Parameters of the best trial, if an objective of Optuna names them; else empty."""
+        return self._asked_for
+
+    def note(
+        self,
+        numbers: Sequence[int],
+        columns: Sequence[Sequence[float | None]],
+        suggested: Sequence[Mapping[str, Any] | None] = (),
+    ) -> None:
         """Note completed trials.
 
         Args:
             numbers: of the trials.
             columns: the values of each objective.
+            suggested: what each of them has asked for, if an objective of Optuna names the parameters; empty
+                otherwise.
         """
         if len(columns) == 1:
             values = columns[0]
             self._note_best(0, numbers, values, [v for v in values if v is not None and math.isfinite(v)])
-            return
+        else:
+            self._note_several(numbers, columns)
+        if suggested and self._found and self._found[0][1] in numbers:
+            asked = suggested[numbers.index(self._found[0][1])]
+            self._asked_for = {} if asked is None else dict(asked["params"])
+
+    def _note_several(self, numbers: Sequence[int], columns: Sequence[Sequence[float | None]]) -> None:
         # Shape (trials, objectives); a missing value is NaN.
         table = np.array(columns, dtype=float).T
         rows = np.isfinite(table).all(axis=1)
@@ -159,10 +179,15 @@ class BestMeans(BestSoFar):
         self._compute()
         return super().front
 
-    def note(self, numbers: Sequence[int], columns: Sequence[Sequence[float | None]]) -> None:
+    def note(
+        self,
+        numbers: Sequence[int],
+        columns: Sequence[Sequence[float | None]],
+        suggested: Sequence[Mapping[str, Any] | None] = (),
+    ) -> None:
         """Note completed trials."""
         if not self._is_repeated:
-            super().note(numbers, columns)
+            super().note(numbers, columns, suggested)
         table = np.array(columns, dtype=float)  # (objectives, trials)
         counted = np.flatnonzero(np.isfinite(table).all(axis=0)).tolist()
         if not counted:

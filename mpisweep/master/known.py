@@ -91,7 +91,8 @@ class KnownSweep(Known):
     def tell(self, best: BestSoFar) -> None:
         """Note the complete trials there."""
         complete = [n for n, state in enumerate(self.states) if state == TrialState.COMPLETE]
-        best.note(complete, [[column[number] for number in complete] for column in self.objectives])
+        asked = [self.suggested.get(number) for number in complete] if self.suggested else []
+        best.note(complete, [[column[number] for number in complete] for column in self.objectives], asked)
 
     @property
     def held(self) -> dict[Slot, dict[int, int]]:

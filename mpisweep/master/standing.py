@@ -58,7 +58,8 @@ class Standing:
         self._measures = self._measures or bool(block.metrics)
         columns = [block.metrics.get(objective.name) for objective in self._spec.objectives]
         if None not in columns:
-            self._best.note(block.numbers, [column for column in columns if column is not None])
+            given = [column for column in columns if column is not None]
+            self._best.note(block.numbers, given, block.suggested)
         if block.causes:
             self._log_failures(block)
 
@@ -98,7 +99,9 @@ class Standing:
         )
 
     def _searched(self, number: int) -> dict[str, Value]:
-        """The searched parameters of a trial."""
+        """The searched parameters of the best trial."""
+        if self._spec.is_defined_by_run:
+            return dict(self._best.asked_for)
         values = self._trials.configuration(number)
         return {name: values[name] for name in self._spec.space.names if name in values}
 
