@@ -355,6 +355,17 @@ def test_another_process_proposes_what_the_first_one_would_have(sampler: Sampler
     assert {"x", "n", "kind", "depth", "late"} <= history.proposed[-1].keys()
 
 
+def test_a_name_that_changes_its_kind_is_left_out_of_the_later_trials():
+    search = SuggestingProposer(SamplerChoice("TPESampler", {}), 0, [Direction.MINIMIZE], Past([], {}, []))
+    kinds = [lambda trial: trial.suggest_float("x", 0, 1), lambda trial: trial.suggest_int("x", 2, 9)]
+    for number, kind in enumerate(kinds):
+        asked = Asked(number, search.ask(number, 1)[0])
+        value = asked.run(lambda trial, kind=kind: kind(trial) + trial.suggest_float("y", 0, 1))
+        search.tell([End(number, [value], -1, asked.trial.suggested)])
+    assert [sorted(trial.params) for trial in search._study.trials] == [["x", "y"], ["y"]]
+    assert 0 <= search.ask(2, 1)[0]["x"] <= 1
+
+
 def test_it_proposes_what_optuna_itself_does():
     """One trial after another: the same as a study of Optuna with the same sampler."""
 
