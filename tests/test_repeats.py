@@ -22,7 +22,7 @@ from waiting import wait_for
 
 import mpisweep as package
 from mpisweep.blocks import AssignedBlock, EndedBlock, JoinedRecord, TrialsBlock, decode, encode
-from mpisweep.master.best import follow_best
+from mpisweep.master.best import BestMeans, follow_best
 from mpisweep.master.known import known_trials
 from mpisweep.progress import Progress, progress_line
 from mpisweep.records import TrialState
@@ -340,6 +340,21 @@ def test_with_repeats_the_best_is_that_of_the_means_and_not_the_luckiest_run(tmp
     sweep = package.load(tmp_path / "s.h5")
     assert "  best mean loss 1.5 (2 runs, x=2)" in status_lines(sweep_status(sweep))
     assert "best mean loss 1.5 (2 runs, x=2)" in progress_line(look_at(sweep, 1010.0).progress)
+
+
+def test_ends_are_compared_when_the_best_is_asked_for_and_only_so_many_wait_for_that():
+    spec = parse_spec(
+        'name = "s"\nworkload = "m:f"\nrepeats = 2\n[parameters]\nx = { from = 1, to = 700 }\n',
+        source="s.toml", folder=Path(),
+    )  # fmt: skip
+    trials = number_trials(spec, make_sampler(spec), None)
+    best = follow_best(spec.objectives, trials, 2)
+    for number in range(trials.count):
+        best.note([number], [[float(trials.configuration_of[number])]])
+    assert isinstance(best, BestMeans)
+    assert 0 < len(best._waiting) < 1000
+    assert (best.value, best.runs, best.number) == (0.0, 2, 0)
+    assert not best._waiting
 
 
 def test_a_sweep_of_many_repeats_is_ranked_by_plain_means_before_it_takes_long():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ __all__ = ["BestMeans", "BestSoFar", "follow_best"]
 #: Runs, and repeats, up to which configurations are ranked without the luck of seeds that others lack: that
 #: takes up to 7 ms, in which the loop serves no rank.  In larger sweeps they are ranked by their plain means.
 _MOST_RUNS, _MOST_REPEATS = 100_000, 200
+#: Number of blocks that may wait to be looked at.
+_MOST_WAITING = 1000
 
 
 class BestSoFar:
@@ -130,8 +133,8 @@ class BestSoFar:
 class BestMeans(BestSoFar):
     """The same of a sweep with repeats.
 
-    The means are computed when they are asked for and not at each end: they take time in proportion to the
-    number of configurations.
+    What has ended is looked at when the means are asked for and not at each end: they take time in proportion
+    to the number of configurations, and an array takes one block at a time no faster than a thousand.
 
     Args:
         objectives: of the sweep.
@@ -145,6 +148,8 @@ class BestMeans(BestSoFar):
         self._trial_of: dict[int, int] = {}
         #: Shape (objectives, configurations, repeats); NaN where no run counts.
         self._values: NDArray[np.float64] = np.full((len(objectives), 0, 0), np.nan)
+        #: Noted since the means were asked for: (trials, values of each objective).
+        self._waiting: list[tuple[Sequence[int], Sequence[Sequence[float | None]]]] = []
         self._is_repeated = False
         self._is_current = True
         self._runs = 0
@@ -185,9 +190,21 @@ class BestMeans(BestSoFar):
         columns: Sequence[Sequence[float | None]],
         suggested: Sequence[Mapping[str, Any] | None] = (),
     ) -> None:
-        """Note completed trials."""
+        """Note completed trials; none has suggested anything, as objectives of Optuna have no repeats."""
+        self._waiting.append((numbers, columns))
+        if len(self._waiting) == _MOST_WAITING:
+            self._take()
+
+    def _take(self) -> None:
+        """Put what was noted into the table, all blocks at once."""
+        numbers = [number for block, _ in self._waiting for number in block]
+        by_objective = zip(*(columns for _, columns in self._waiting), strict=True)
+        columns = [list(chain.from_iterable(blocks)) for blocks in by_objective]
+        self._waiting.clear()
+        if not numbers:
+            return
         if not self._is_repeated:
-            super().note(numbers, columns, suggested)
+            super().note(numbers, columns)
         table = np.array(columns, dtype=float)  # (objectives, trials)
         counted = np.flatnonzero(np.isfinite(table).all(axis=0)).tolist()
         if not counted:
@@ -215,6 +232,7 @@ class BestMeans(BestSoFar):
 
     def _compute(self) -> None:
         """Compare the means, if any run has ended since."""
+        self._take()
         if self._is_current:
             return
         self._is_current = True
