@@ -25,7 +25,7 @@ from mpisweep.blocks import (
     TrialsBlock,
 )
 from mpisweep.cli import main
-from mpisweep.results import ResultsError
+from mpisweep.results import ResultsError, reports
 from mpisweep.results.budgets import Budget, parse_budget
 from mpisweep.results.compaction import compact_and_close
 from mpisweep.views import figures, tables
@@ -181,8 +181,17 @@ def test_a_sweep_without_curves_has_no_values_at_a_budget(tmp_path: Path):
         found.at(step=5)
 
 
-def test_progress_gives_steps_samples_and_seconds_of_each_report(path: Path):
+def test_progress_gives_steps_samples_and_seconds_of_each_report(path: Path, monkeypatch):
+    read: list[int] = []
+    of_trial = reports.Curves.of_trial
+
+    def counted(curves: reports.Curves, number: int, metrics):
+        read.append(number)
+        return of_trial(curves, number, metrics)
+
+    monkeypatch.setattr(reports.Curves, "of_trial", counted)
     progress = mpisweep.load(path).progress(1, "loss")
+    assert read == [1]
     assert progress.steps.tolist() == list(range(1, 101))
     assert progress.samples.tolist() == [30.0 * n for n in range(1, 101)]
     assert progress.seconds == pytest.approx(0.01 * np.arange(1, 101))

@@ -133,7 +133,8 @@ def test_compare_as_json_and_as_a_figure(
     assert "95% interval" in text
     assert "loss, B - A" in text
     # Several parameters, or one of choices, have no order: the figure sorts by size.
-    save(draw_paired(*map(mpisweep.load, two), "wall_time"), tmp_path / "time.png")
+    a, b = map(mpisweep.load, two)
+    save(draw_paired(paired(a, b, "wall_time"), a, b), tmp_path / "time.png")
 
 
 def test_sweeps_without_a_common_configuration_are_refused(two: tuple[Path, Path], tmp_path: Path, capsys):

@@ -78,6 +78,12 @@ def test_every_attempt_counts_from_its_start_to_its_end(tmp_path):
     assert (usage.gpu_hours, usage.energy_kwh, usage.energy_trials, usage.ran) == (0.0, None, 0, 2)
 
 
+def test_the_tables_of_a_sweep_are_made_once(tmp_path):
+    sweep = written(tmp_path / "s.h5", 0.0, assigned(0, 0.0, 0), ended(0, 0, 0.0, 1.0))
+    for name in ("allocations", "workers", "attempts", "ranks", "spans"):
+        assert getattr(sweep, name) is getattr(sweep, name), name
+
+
 def test_a_share_of_a_gpu_counts_as_a_share_and_all_ranks_of_a_trial_count(tmp_path):
     shared = usage_of(written(tmp_path / "a.h5", 0.5, assigned(0, 0.0, 0), ended(0, 0, 0.0, 3.0)))
     assert shared.gpu_hours == pytest.approx(1.5)

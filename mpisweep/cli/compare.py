@@ -49,7 +49,7 @@ def _compare(options: argparse.Namespace) -> int:
         from mpisweep.views.figures import save
         from mpisweep.views.figures.paired import draw_paired
 
-        save(draw_paired(a, b, options.metric), options.output)
+        save(draw_paired(pairs, a, b), options.output)
     if options.json:
         print_json(paired_fields(pairs, a, b))
     else:

@@ -180,14 +180,12 @@ class Sweep(SweepTables, SizeReadings, SweepSummary):
             KeyError: when no trial has such a curve.
             IndexError: when there is no such trial.
         """
-        if metric not in self._state.curve_names:
-            raise KeyError(f"there is no curve of {metric!r}; {nearest(metric, self._state.curve_names)}")
-        _check_number(number, len(self.trials))
+        _check_curve(self, number, metric)
         return _arrays(self._state.curve(number, metric))
 
     def progress(self, number: int, metric: str) -> Progress:
         """Steps, samples and seconds that a trial had used at each report of a metric."""
-        self.curve(number, metric)  # checks both
+        _check_curve(self, number, metric)
         return self.progress_by_metric(number).get(metric, NO_PROGRESS)
 
     def progress_by_metric(self, number: int) -> dict[str, Progress]:
@@ -325,6 +323,12 @@ def _arrays(curve: Curve) -> CurveArrays:
         np.array(curve.value, dtype=np.float64),
         np.array(curve.time, dtype=np.float64),
     )
+
+
+def _check_curve(sweep: Sweep, number: int, metric: str) -> None:
+    if metric not in sweep.curve_names:
+        raise KeyError(f"there is no curve of {metric!r}; {nearest(metric, sweep.curve_names)}")
+    _check_number(number, len(sweep.trials))
 
 
 def _check_number(number: int, count: int) -> None:

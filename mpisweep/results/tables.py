@@ -46,22 +46,22 @@ class SweepTables:
         """Versions, the command line and the environment of the last run."""
         return dict(self._state.environment)
 
-    @property
+    @cached_property
     def allocations(self) -> Rows:
         """One row per run of the program on this sweep."""
         return rows_of(self._state, "allocations")
 
-    @property
+    @cached_property
     def workers(self) -> Rows:
         """One row per worker of each run."""
         return rows_of(self._state, "workers")
 
-    @property
+    @cached_property
     def attempts(self) -> Rows:
         """One row per attempt at a trial, including attempts without a result."""
         return rows_of(self._state, "attempts")
 
-    @property
+    @cached_property
     def ranks(self) -> Rows:
         """One row per rank of each attempt at a trial of several ranks, without rank 0.
 
@@ -81,7 +81,7 @@ class SweepTables:
         last: Rows = ranks[ranks["attempt"] == self.trials["attempt"][ranks["trial"]]]
         return last
 
-    @property
+    @cached_property
     def spans(self) -> NDArray[np.float64]:
         """Start and end of each run of the program, shape (runs, 2), in seconds since 1970.
 

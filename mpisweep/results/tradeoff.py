@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +87,7 @@ class Tradeoff:
         self.values, self.half_widths = np.stack(found, axis=1), np.stack(half_widths, axis=1)
         self._costs = self.values * [one.sign for one in objectives]
 
-    @property
+    @cached_property
     def on_front(self) -> NDArray[np.intp]:
         """The entries that no other one dominates, the best by the first objective first."""
         entries = np.flatnonzero(is_on_front(self._costs))

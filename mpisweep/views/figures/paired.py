@@ -6,7 +6,7 @@ import matplotlib as mpl
 import numpy as np
 
 from mpisweep.results.load import Sweep
-from mpisweep.results.pairing import paired
+from mpisweep.results.pairing import PairedSweeps
 from mpisweep.views.figures.style import (
     BLUE,
     GREY,
@@ -31,19 +31,18 @@ from mpisweep.views.wording import units
 __all__ = ["draw_paired"]
 
 
-def draw_paired(a: Sweep, b: Sweep, metric: str | None = None, *, width: Width = "page") -> SweepFigure:
+def draw_paired(pairs: PairedSweeps, a: Sweep, b: Sweep, *, width: Width = "page") -> SweepFigure:
     """Draw the differences of two sweeps over their one ordered parameter, else sorted by size.
 
     Args:
+        pairs: their configurations, see :func:`mpisweep.results.pairing.paired`.
         a: the first sweep.
         b: the second one.
-        metric: to compare; the objective of `a` unless given.
         width: of a column or a page.
 
     Raises:
         FigureError: if no configuration has a value in both.
     """
-    pairs = paired(a, b, metric)
     known = np.flatnonzero(np.isfinite(pairs.difference))
     if not len(known):
         raise FigureError(f"{a.path} and {b.path}: no configuration has a finite {pairs.metric} in both")
