@@ -132,10 +132,7 @@ class Master:
             trials, journal, self._outbox, send, self._roster, self._standing, lease_client, search_client,
             prune_client, spec, request_watch,
         )  # fmt: skip
-        #: A member of a split sweep does not know which trials will be its own.
-        self._expectation = (
-            Expectation(spec, trials, scheduler, ranks, planned, now) if lease_client is None else None
-        )
+        self._expectation = Expectation(spec, trials, scheduler, ranks, planned, now)
         self._disk = DiskWatch(journal, spec.limits.disk_s)
         self._closing = Closing(
             journal, snapshotter, vigil, lease_client, folders, spec.limits.disk_s, self._tell_end
@@ -204,7 +201,7 @@ class Master:
             return True
         if self._closing.stage is Stage.RUNNING:
             self._checks.step(now)
-            if self._expectation is not None and (stated := self._expectation.stated(now)) is not None:
+            if not self._is_shared and (stated := self._expectation.stated(now)) is not None:
                 self._effects.append(encode(stated))
         sent = self._closing.journal_open and self._release()
         if now >= self._next_tick:
