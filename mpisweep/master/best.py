@@ -190,7 +190,7 @@ class BestMeans(BestSoFar):
         columns: Sequence[Sequence[float | None]],
         suggested: Sequence[Mapping[str, Any] | None] = (),
     ) -> None:
-        """Note completed trials; none has suggested anything, as objectives of Optuna have no repeats."""
+        """Note completed trials; `suggested` is empty: an objective of Optuna has no repeats."""
         self._waiting.append((numbers, columns))
         if len(self._waiting) == _MOST_WAITING:
             self._take()
