@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import inspect
 import os
 import re
 import signal
@@ -416,13 +417,23 @@ def test_the_jobs_of_a_chain_are_one_and_are_stopped_together(folder: Path, stan
     venv = standins.folder.parent / "venv"
     job = package.submit(
         {"workload": "workloads:gated", "parameters": {"x": [1, 2]}, "limits": {"grace": 1}}, output="x.h5", site=site,
-        elapse="1:00:00", chain=3, venv=venv,
+        elapse="1:00:00", chain=3, venv=venv, stage_to="$TMPDIR", stage_keep=True,
     )  # fmt: skip
     assert len(job.ids) == 3
+    assert "--stage-to '$TMPDIR' --stage-keep" in job.script.read_text()
     wait_for(lambda: list(folder.glob("begun.*")))
     job.stop()
     assert job.wait(every=0.1).ended == "stopped on request"
     assert [standins.job(one)["started"] is None for one in job.ids] == [False, True, True]
+
+
+@pytest.mark.parametrize("function", [package.run, package.submit])
+def test_what_a_docstring_says_of_arguments_is_what_they_are(function: Callable[..., object]):
+    text = inspect.getdoc(function) or ""
+    section = text.split("\nArgs:\n")[1].split("\n\n")[0]
+    assert re.findall(r"^    (\w+): ", section, flags=re.MULTILINE) == list(
+        inspect.signature(function).parameters
+    )
 
 
 def test_a_job_that_is_refused_raises_the_batch_system_s_words(folder: Path, site: str):

@@ -884,8 +884,12 @@ def test_a_superseded_holder_does_not_take_the_sweep_from_its_successor(tmp_path
     assert not tmp_path.exists()
 
 
-def test_a_closed_run_is_over_for_all_of_its_masters(tmp_path):
-    folder = tmp_path / "s.h5.journal"
+@pytest.mark.parametrize("is_bare", [False, True])
+def test_a_closed_run_is_over_for_all_of_its_masters(tmp_path, monkeypatch, is_bare):
+    """Also if the results file is given as a bare name, which has no parent to speak of."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path() if is_bare else tmp_path
+    folder /= "s.h5.journal"
     run = Claim.take(folder, "")
     (tmp_path / "s.h5").touch()
     run.release()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from drawing.source import Source, calls_in, word_of
@@ -108,11 +108,15 @@ class Spoken:
 
 
 def spoken(source: Source) -> Spoken:
-    """Read all of it."""
+    """Read all of it.
+
+    Raises:
+        LookupError: when the code has none of a kind, since it is written in another way then.
+    """
     to_master = source.union("messages", "ToMaster")
     to_worker = source.union("messages", "ToWorker")
     unions = {"ToMaster", "ToWorker", *to_master, *to_worker}
-    return Spoken(
+    found = Spoken(
         entries=_entries(source),
         to_master=to_master,
         to_worker=to_worker,
@@ -129,12 +133,15 @@ def spoken(source: Source) -> Spoken:
         search_asks=source.keys_of_dicts("master.search_client", "ask"),
         search_answers=_subscripts(source, "search.serving", "answer"),
         prune_asks=source.keys_of_dicts("master.prune_client", "ask"),
-        prune_answers=_subscripts(source, "master.judge", "answer"),
+        prune_answers=_yielded(source, "master.judge"),
         variables=_variables(source),
         threads=_threads(source),
         output=[word for name in ("ALIVE", "JsonProgress") if (word := source.defined("progress", name))],
         changes={process: _changed_by(source, process) for process, _, _ in WRITERS},
     )
+    if none := [kind.name for kind in fields(found) if not getattr(found, kind.name)]:
+        raise LookupError(f"the code seems to have no {', '.join(none)}")
+    return found
 
 
 def _entries(source: Source) -> dict[str, str]:
@@ -188,6 +195,18 @@ def _subscripts(source: Source, module: str, name: str) -> list[str]:
         if isinstance(target, ast.Subscript)
         and isinstance(target.slice, ast.Constant)
         and word_of(target.value) == name
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _yielded(source: Source, module: str) -> list[str]:
+    """The constant keys of the dictionaries that a module yields."""
+    found = [
+        key.value
+        for node in ast.walk(source.trees[module])
+        if isinstance(node, ast.Yield) and isinstance(node.value, ast.Dict)
+        for key in node.value.keys
+        if isinstance(key, ast.Constant)
     ]
     return list(dict.fromkeys(found))
 

@@ -134,7 +134,8 @@ def submit(
     modules: Sequence[str] = (), directives: Sequence[str] = (), venv: str | os.PathLike[str] | None = None,
     conda: str | None = None, container: str | os.PathLike[str] | None = None,
     chain: int | Literal["complete"] = 1, split: int | None = None, master: Master = "auto",
-    stage_env: bool = False, mail: str | None = None, **keys: Unpack[SweepKeys],
+    stage_env: bool = False, stage_to: str | None = None, stage_keep: bool = False, mail: str | None = None,
+    **keys: Unpack[SweepKeys],
 ) -> Job:  # fmt: skip
     """Write a job script for a sweep, submit it, and return the job.
 
@@ -159,6 +160,7 @@ def submit(
         master: whether rank 0 runs trials too.
         stage_env: whether trial processes import from one file.
         stage_to: node-local folder for the copies of `stage_data`; may contain ``$VARIABLES`` of each node.
+        stage_keep: keep the copies for the next job on these nodes.
         mail: address that the batch system writes to when the job ends or fails.
         keys: keys of a sweep file; not with a sweep file.
 
@@ -171,11 +173,12 @@ def submit(
         "--site": site, "--nodes": nodes, "--elapse": elapse, "--gpus": gpus, "--ranks": ranks,
         "--cores": cores, "--group": group, "--project": project, "--venv": venv, "--conda": conda,
         "--container": container, "--chain": chain, "--split": split, "--master": master,
-        "--mail": mail,
+        "--mail": mail, "--stage-to": stage_to,
     }  # fmt: skip
     options = [f"{flag}={value}" for flag, value in values.items() if value is not None]
     options += [f"--module={name}" for name in modules] + [f"--directive={text}" for text in directives]
-    return _submitted(asked, options + ["--stage-env"] * stage_env)
+    options += ["--stage-env"] * stage_env + ["--stage-keep"] * stage_keep
+    return _submitted(asked, options)
 
 
 def _submitted(asked: Asked, options: Sequence[str]) -> Job:

@@ -293,7 +293,8 @@ def _require_place(folder: Path) -> None:
         FileNotFoundError: if so.
     """
     file = folder.with_name(folder.name.removesuffix(".journal"))
-    shared = file.parent.with_name(file.parent.name.removesuffix(".shares"))
+    # Not with_name: the parent of a bare file name has none.
+    shared = Path(os.fspath(file.parent).removesuffix(".shares"))
     if not (folder.exists() or file.exists() or (shared != file.parent and shared.exists())):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(folder))
 
