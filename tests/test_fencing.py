@@ -6,6 +6,7 @@ MPISWEEP_HOSTS gives ranks different host names, so that no rank can end another
 from __future__ import annotations
 
 import contextlib
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -258,6 +259,17 @@ def test_a_disk_that_stays_unusable_ends_the_run_resumable(
     assert mpisweep("run", "s.toml", "-o", "disk/r.h5", "-n", "2").returncode == 0
     sweep = package.load(folder / "disk" / "r.h5")
     assert sweep.trials["state"].tolist() == ["complete"] * 80
+
+
+def test_a_sweep_whose_files_are_deleted_ends(folder, environment):
+    """Not only after the 10 minutes that a disk may fail."""
+    workload(folder, SLOW)
+    (folder / "gone").mkdir()
+    process = start(folder, environment, "run", my_sweep(folder, 1000), "-o", "gone/r.h5", "-n", "1")
+    wait_for(lambda: ended(folder / "gone" / "r.h5") >= 1)
+    shutil.rmtree(folder / "gone")
+    assert process.wait(PATIENCE_S) == 3, stderr_of(folder)
+    assert "were deleted while the sweep ran; the run ends" in stderr_of(folder)
 
 
 def test_a_slow_disk_slows_nothing_but_itself(folder, environment, disk):

@@ -42,7 +42,7 @@ class SlowDisk:
 
     segment = ""
     failure = waits_since = busy_since = None
-    busy = False
+    busy = is_deleted = False
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep
 from mpisweep.blocks import (
@@ -233,6 +233,35 @@ journal.close(); journal.join()
     state = read_merged(path)
     assert state.trials["state"] == [2, 2, 4, 2]
     assert len(segments(journal_folder(path))) > 1
+
+
+@pytest.mark.parametrize("others", ["nothing", "the results file"])
+def test_nothing_is_acknowledged_that_was_written_to_a_deleted_sweep(tmp_path, others):
+    """Unless a later run has deleted the segment: then the claim says that this run is over."""
+    path = tmp_path / "place" / "s.h5"
+    folder = journal_folder(path)
+    folder.mkdir(parents=True)
+    token = folder / "token"
+    token.mkdir()
+    journal = Journal(folder, opening(), token)
+    journal.start()
+    first, *later = map(encode, history())
+    journal.append(first)
+    wait_for(lambda: journal.synced == 1)
+    shutil.rmtree(folder)
+    if others != "nothing":
+        path.touch()
+    for body in later:
+        journal.append(body)
+    if others == "nothing":
+        wait_for(lambda: journal.is_deleted)
+        assert journal.synced == 1
+        assert isinstance(journal.failure, FileNotFoundError)
+    else:
+        wait_for(lambda: journal.synced == 1 + len(later))
+        assert not journal.is_deleted
+    journal.abandon()
+    journal.join()
 
 
 # ------------------------------------------------------------------------------------- replay and file

@@ -29,7 +29,10 @@ class DiskWatch:
         self._failing_since: float | None = None
 
     def check(self, now: float) -> bool:
-        """Log a change of the disk's state; returns whether it has failed for too long."""
+        """Log a change of the disk's state; returns whether it has failed for too long, or for good."""
+        if self._journal.is_deleted:
+            log.error("the results file and its journal were deleted while the sweep ran; the run ends")
+            return True
         failure = self._current_failure(now)
         if failure and not self._failure:
             log.error("the journal cannot be written (%s); workers keep their results until it can", failure)

@@ -36,7 +36,16 @@ from mpisweep.results.holder import CLAIM, Holder, claim_file, judged_dead, this
 from mpisweep.results.journal.segments import master_name
 from mpisweep.results.runs import last_run, new_run_name
 
-__all__ = ["ASIDE", "Claim", "FollowedError", "RunOverError", "after_token", "remove_through", "token_of"]
+__all__ = [
+    "ASIDE",
+    "Claim",
+    "FollowedError",
+    "RunOverError",
+    "after_token",
+    "remove_through",
+    "require_place",
+    "token_of",
+]
 
 #: Suffix of token names.
 ASIDE = ".aside"
@@ -165,7 +174,7 @@ class Claim:
         while not claim.token.exists():
             names = sorted(_tokens_in(folder, run))
             if not names:
-                _require_place(folder)
+                require_place(folder)
                 raise RunOverError(run)
             if names[-1] > claim.token.name:
                 raise FollowedError(run)
@@ -195,7 +204,7 @@ class Claim:
         except FileNotFoundError as error:
             if _tokens_in(self._folder, self.run):
                 raise FollowedError(self.run) from error
-            _require_place(self._folder)
+            require_place(self._folder)
             raise RunOverError(self.run) from error
 
     def release(self) -> None:
@@ -286,7 +295,7 @@ def _make_folder(folder: Path, parents: bool) -> None:
             return
 
 
-def _require_place(folder: Path) -> None:
+def require_place(folder: Path) -> None:
     """Fail if every file of the sweep is missing, because then its file system is unavailable.
 
     Raises:

@@ -20,6 +20,7 @@ from collections import deque
 from pathlib import Path
 
 from mpisweep.blocks import RunRecord, encode
+from mpisweep.results.claim import require_place
 from mpisweep.results.journal.segments import RECORD_BYTES, frame, master_name
 from mpisweep.results.syncing import sync
 
@@ -42,6 +43,9 @@ class Journal:
         folder: of the journal; it must exist.
         opening: the first record of every segment; it names run and epoch.
         token: the master's folder, in which segments are created.
+
+    Attributes:
+        is_deleted: whether all files of the sweep were deleted while it ran.
     """
 
     def __init__(self, folder: Path, opening: RunRecord, token: Path) -> None:
@@ -57,6 +61,7 @@ class Journal:
         self._written = 0
         self._synced = 0
         self._failure: OSError | None = None
+        self.is_deleted = False
         #: When the thread began to wait for the disk, by the monotonic clock; None if it is not waiting.
         self._waits_since: float | None = None
         self._work = threading.Event()
@@ -176,6 +181,8 @@ class Journal:
                 self._written = self._synced + len(unsynced)
                 self._notify()
                 os.fsync(self._file)
+                if not os.fstat(self._file).st_nlink:
+                    self._require_sweep()
             except OSError as error:
                 self._failure = error
                 self._waits_since = None
@@ -194,6 +201,14 @@ class Journal:
             self._notify()
             if self._closing or self._queue:
                 self._work.set()
+
+    def _require_sweep(self) -> None:
+        """Fail if the segment was deleted together with all files of the sweep, and not by a later run."""
+        try:
+            require_place(self._folder)
+        except FileNotFoundError:
+            self.is_deleted = True
+            raise
 
     def _next_commit(self, unsynced_bytes: int) -> list[bytes]:
         """Take the bodies of the next commit from the queue; unsynced ones count towards its size."""
