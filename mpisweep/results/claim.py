@@ -33,7 +33,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mpisweep.results.holder import CLAIM, Holder, claim_file, judged_dead, this_process
-from mpisweep.results.journal.segments import master_name
+from mpisweep.results.journal.segments import master_name, require_place
 from mpisweep.results.runs import last_run, new_run_name
 
 __all__ = [
@@ -293,19 +293,6 @@ def _make_folder(folder: Path, parents: bool) -> None:
                 raise
         else:
             return
-
-
-def require_place(folder: Path) -> None:
-    """Fail if every file of the sweep is missing, because then its file system is unavailable.
-
-    Raises:
-        FileNotFoundError: if so.
-    """
-    file = folder.with_name(folder.name.removesuffix(".journal"))
-    # Not with_name: the parent of a bare file name has none.
-    shared = Path(os.fspath(file.parent).removesuffix(".shares"))
-    if not (folder.exists() or file.exists() or (shared != file.parent and shared.exists())):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(folder))
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ A segment is named ``<run>-<epoch>.<part>`` and is a sequence of frames::
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import struct
 import zlib
@@ -29,6 +30,7 @@ __all__ = [
     "frame",
     "master_name",
     "record_at",
+    "require_place",
     "run_of",
     "segments",
     "sync_segments",
@@ -115,3 +117,16 @@ def record_at(data: Sliced, at: int) -> tuple[int, Record] | None:
 
 def _checksum(length: int, body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(length.to_bytes(4, "little")))
+
+
+def require_place(folder: Path) -> None:
+    """Fail if every file of the sweep is missing, because then its file system is unavailable.
+
+    Raises:
+        FileNotFoundError: if so.
+    """
+    file = folder.with_name(folder.name.removesuffix(".journal"))
+    # Not with_name: the parent of a bare file name has none.
+    shared = Path(os.fspath(file.parent).removesuffix(".shares"))
+    if not (folder.exists() or file.exists() or (shared != file.parent and shared.exists())):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(folder))

@@ -20,8 +20,7 @@ from collections import deque
 from pathlib import Path
 
 from mpisweep.blocks import RunRecord, encode
-from mpisweep.results.claim import require_place
-from mpisweep.results.journal.segments import RECORD_BYTES, frame, master_name
+from mpisweep.results.journal.segments import RECORD_BYTES, frame, master_name, require_place
 from mpisweep.results.syncing import sync
 
 __all__ = ["Journal"]
