@@ -29,7 +29,7 @@ class DiskWatch:
         self._failing_since: float | None = None
 
     def check(self, now: float) -> bool:
-        """Log a change of the disk's state; returns whether it has failed for too long, or for good."""
+        """Log a change of the disk's state; returns whether the run must end for it."""
         if self._journal.is_deleted:
             log.error("the results file and its journal were deleted while the sweep ran; the run ends")
             return True
