@@ -22,6 +22,7 @@ Who writes what::
     UnfinishedBlock master   attempts that ended without giving their trial an end
     LeftRecord      master   a worker left
     QuarantineRecord master  a device gets no more trials, or gets trials again
+    SharingRecord   master   how many trials share each GPU of a kind from now on
     RequestRecord   master   a user's request, and what it did
     PredictedRecord master   what the run is expected to take
     ClosedRecord    master   the run closed in order
@@ -31,19 +32,17 @@ from __future__ import annotations
 
 import codecs
 import json
-import sys
-from array import array
-from base64 import b64decode, b64encode
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
+from mpisweep.curves import Curve, curves_from_text, curves_to_text
 from mpisweep.records import Value
 
 __all__ = [
     "AssignedBlock", "BlockError", "CheckedRecord", "ClosedRecord", "Curve", "EndedBlock", "ImportedBlock",
     "InfeasibleBlock", "JoinedRecord", "LeftRecord", "PredictedRecord", "QuarantineRecord", "Record",
-    "ReportBlock", "RequestRecord", "RunRecord", "TrialsBlock", "UnfinishedBlock", "decode", "encode",
+    "ReportBlock", "RequestRecord", "RunRecord", "SharingRecord", "TrialsBlock", "UnfinishedBlock", "decode",
+    "encode",
 ]  # fmt: skip
 
 
@@ -200,6 +199,12 @@ class EndedBlock:
     pruned_at: list[int] = field(default_factory=list)
     #: What each objective of Optuna has asked for (:mod:`mpisweep.spec.suggested`); empty for none.
     suggested: list[dict[str, Any] | None] = field(default_factory=list)
+    #: Use of each trial's GPU, None if unknown; each list is empty if none of them is known.  The largest
+    #: share of its memory that the trial's process held, the part of the time in which it computed, for
+    #: whomever, and the mean number of trials that shared it.
+    gpu_memory: list[float | None] = field(default_factory=list)
+    gpu_busy: list[float | None] = field(default_factory=list)
+    gpu_trials: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,18 +215,6 @@ class InfeasibleBlock:
 
     numbers: list[int]
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """One metric over one trial or a stretch of it: three arrays of equal length.
-
-    ``time`` is seconds since the trial's start.
-    """
-
-    step: array[int]
-    value: array[float]
-    time: array[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +267,19 @@ class QuarantineRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SharingRecord:
+    """How many trials share each GPU of a kind from now on, as measured."""
+
+    kind: ClassVar[str] = "sharing"
+
+    at: float
+    device_kind: str
+    trials: int
+    #: Trials per hour of a GPU, relative to one trial at a time.
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
 class RequestRecord:
     """A user's request and all that it did; one record, so that it is applied whole and once."""
 
@@ -323,7 +329,7 @@ class ClosedRecord:
 Record = (
     RunRecord | ImportedBlock | TrialsBlock | JoinedRecord | CheckedRecord
     | AssignedBlock | EndedBlock | InfeasibleBlock | ReportBlock | UnfinishedBlock
-    | LeftRecord | QuarantineRecord | RequestRecord | PredictedRecord | ClosedRecord
+    | LeftRecord | QuarantineRecord | SharingRecord | RequestRecord | PredictedRecord | ClosedRecord
 )  # fmt: skip
 
 _TYPES: dict[str, type[Any]] = {made.kind: made for made in get_args(Record)}
@@ -337,7 +343,7 @@ def encode(record: Record) -> bytes:
     for name in _FIELDS[record.kind]:
         fields[name] = getattr(record, name)
     if isinstance(record, ReportBlock):
-        fields["curves"] = _curves_to_text(record.curves)
+        fields["curves"] = curves_to_text(record.curves)
     return _ENCODER.encode(fields).encode("utf-8", _SHOWN)
 
 
@@ -362,39 +368,8 @@ def decode(body: bytes) -> Record:
         fields = json.loads(body.decode("utf-8"))
         made = _TYPES[fields.pop("kind")]
         if made is ReportBlock:
-            fields["curves"] = _curves_from_text(fields["curves"])
+            fields["curves"] = curves_from_text(fields["curves"])
         record: Record = made(**fields)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BlockError(f"{body[:60]!r}... is not a valid record: {error}") from error
     return record
-
-
-def _curves_to_text(curves: Mapping[str, Curve]) -> dict[str, list[str]]:
-    return {
-        metric: [_array_to_text(curve.step), _array_to_text(curve.value), _array_to_text(curve.time)]
-        for metric, curve in curves.items()
-    }
-
-
-def _curves_from_text(curves: Mapping[str, list[str]]) -> dict[str, Curve]:
-    return {
-        metric: Curve(_array_from_text("q", step), _array_from_text("d", value), _array_from_text("d", time))
-        for metric, (step, value, time) in curves.items()
-    }
-
-
-def _array_to_text(numbers: array[Any]) -> str:
-    return b64encode(_little_endian(numbers).tobytes()).decode("ascii")
-
-
-def _array_from_text(typecode: str, text: str) -> array[Any]:
-    numbers: array[Any] = array(typecode)
-    numbers.frombytes(b64decode(text, validate=True))
-    return _little_endian(numbers)
-
-
-def _little_endian(numbers: array[Any]) -> array[Any]:
-    if sys.byteorder == "big":
-        numbers = array(numbers.typecode, numbers)
-        numbers.byteswap()
-    return numbers

@@ -110,6 +110,7 @@ class Hello:
         kind: the devices and memory that a trial has there.
         gone: unusable slots.
         gpus: number of GPUs per slot, also a share of one; 0 on a CPU.
+        packed_gpu: identity of the GPU that trials of several workers share as measured; empty for none.
     """
 
     host: str
@@ -123,6 +124,7 @@ class Hello:
     kind: str = ""
     gone: tuple[int, ...] = ()
     gpus: float = 0.0
+    packed_gpu: str = ""
 
 
 @dataclass(frozen=True, slots=True)

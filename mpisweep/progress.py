@@ -29,6 +29,7 @@ __all__ = [
     "marked_line",
     "parse",
     "progress_line",
+    "sharing_text",
 ]
 
 #: Marks a line for the launcher; programs do not print this control character.
@@ -192,3 +193,20 @@ def _best(progress: Progress) -> str:
 def counted(count: int, what: str) -> str:
     """Format a count with its noun: ``1 worker``, ``2,000 workers``."""
     return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def sharing_text(kind: str, trials: int, gain: float, step: float | None = None) -> str:
+    """How many trials share each GPU of a kind, and why.
+
+    Args:
+        kind: of the GPUs.
+        trials: number of trials per GPU.
+        gain: trials per hour of a GPU, relative to one trial at a time.
+        step: what the next larger number gained over this one; above 1.05 it is this one that gained it.
+    """
+    text = f"{kind}: {counted(trials, 'trial')} per GPU"
+    if trials > 1:
+        text += f", {gain:.2g} times the trials per hour of one"
+    if step is not None and step < 1.05:
+        text += f"; {trials + 1} gained {100 * (step - 1):+.0f}%"
+    return text

@@ -88,8 +88,8 @@ class AttemptEnd(IntEnum):
     RECLAIMED = 4
     #: Failed on a device that was quarantined for it; the trial runs again elsewhere.
     SUSPECT = 5
-    #: Ran out of memory, or met a device error, in a process that had run other trials before; the trial runs
-    #: again in a fresh one.
+    #: Ran out of memory, or met a device error, in a process that had run other trials before, or ran out of
+    #: memory beside others on its GPU; the trial runs again in a fresh process, alone on that GPU.
     NOT_FRESH = 6
     #: Ran out of memory on this kind of device; the trial waits for another kind.
     TOO_LARGE = 7
@@ -240,3 +240,5 @@ class DeviceShare:
     gpu_count: float = 0.0
     #: The identities of these GPUs; NVIDIA's are UUIDs.
     gpus: tuple[str, ...] = ()
+    #: Whether it may have all of its GPU, which trials share as measured.
+    is_packed: bool = False

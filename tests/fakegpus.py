@@ -21,6 +21,7 @@ class FakeGpu:
     free_bytes: int = 139 << 30
     clock_mhz: int = 1980
     errors: int = 0
+    busy_percent: int = 50
     name: str = "NVIDIA H200"
 
 
@@ -45,12 +46,16 @@ def fake_gpus(folder: Path, environment: dict[str, str], gpus: list[FakeGpu]) ->
     tool.write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(listed) + "\nEND\n")
     tool.chmod(0o755)
     lines = [
-        f"{uuid_of(index)} {gpu.watts} {gpu.free_bytes} {gpu.clock_mhz} {gpu.errors}\n"
+        f"{uuid_of(index)} {gpu.watts} {gpu.free_bytes} {gpu.clock_mhz} {gpu.errors} {gpu.busy_percent}\n"
         for index, gpu in enumerate(gpus)
     ]
     described.with_name("gpus.new").write_text("".join(reversed(lines)))
     described.with_name("gpus.new").replace(described)
     environment["NVML_GPUS"] = str(described)
+    # A file per process that holds memory, named after it: how many bytes.
+    processes = folder / "processes"
+    processes.mkdir(exist_ok=True)
+    environment["NVML_PROCESSES"] = str(processes)
     if str(folder) not in environment["PATH"]:
         environment["PATH"] = os.pathsep.join([str(folder), environment["PATH"]])
         libraries = [str(folder), environment.get("LD_LIBRARY_PATH", "")]

@@ -2,18 +2,31 @@
  *
  * The file NVML_GPUS describes one GPU a line, and is read at every call:
  *
- *     UUID WATTS FREE_BYTES CLOCK_MHZ UNCORRECTED_ERRORS
+ *     UUID WATTS FREE_BYTES CLOCK_MHZ UNCORRECTED_ERRORS BUSY_PERCENT
  *
- * A negative number: the GPU does not have that sensor.  Its energy counter runs with the monotonic clock. */
+ * A negative number: the GPU does not have that sensor.  Its energy counter runs with the monotonic clock.
+ *
+ * The folder NVML_PROCESSES has a file for every process that holds memory of a GPU, named after it: the number
+ * of bytes. */
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-enum { SUCCESS = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, GPU_IS_LOST = 15 };
+enum { SUCCESS = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
 
 typedef struct { unsigned long long total, free, used; } memory_t;
-typedef struct { char uuid[96]; double watts; long long free_bytes; int clock_mhz; long long errors; } gpu_t;
+typedef struct { unsigned long long at; union { unsigned percent; unsigned long long all; } value; } sample_t;
+typedef struct { unsigned pid; unsigned long long bytes; unsigned instance, part; } process_t;
+typedef struct {
+    char uuid[96];
+    double watts;
+    long long free_bytes;
+    int clock_mhz;
+    long long errors;
+    int busy_percent;
+} gpu_t;
 
 static int gpu_at(long index, gpu_t *gpu) {
     const char *path = getenv("NVML_GPUS");
@@ -21,9 +34,9 @@ static int gpu_at(long index, gpu_t *gpu) {
     int found = 0;
     if (!file) return GPU_IS_LOST;
     for (long line = 0; !found && line <= index; line++) {
-        int fields = fscanf(file, "%95s %lf %lld %d %lld", gpu->uuid, &gpu->watts, &gpu->free_bytes,
-                            &gpu->clock_mhz, &gpu->errors);
-        if (fields != 5) break;
+        int fields = fscanf(file, "%95s %lf %lld %d %lld %d", gpu->uuid, &gpu->watts, &gpu->free_bytes,
+                            &gpu->clock_mhz, &gpu->errors, &gpu->busy_percent);
+        if (fields != 6) break;
         found = line == index;
     }
     fclose(file);
@@ -81,5 +94,46 @@ int nvmlDeviceGetTotalEccErrors(void *device, int error, int counter, unsigned l
     if (result != SUCCESS) return result;
     if (gpu.errors < 0 || error != 1 || counter != 0) return NOT_SUPPORTED;
     *count = gpu.errors;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetSamples(void *device, int type, unsigned long long since, int *value_type, unsigned *count,
+                         sample_t *samples) {
+    gpu_t gpu;
+    int result = gpu_at((long)device - 1, &gpu);
+    if (result != SUCCESS) return result;
+    if (gpu.busy_percent < 0 || type != 1) return NOT_SUPPORTED;
+    *value_type = 1;
+    *count = 2;
+    for (unsigned n = 0; samples && n < *count; n++)
+        samples[n] = (sample_t){ .at = since + n, .value.percent = gpu.busy_percent - 1 + 2 * n };
+    return SUCCESS;
+}
+
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, process_t *processes) {
+    const char *path = getenv("NVML_PROCESSES");
+    DIR *folder = path ? opendir(path) : NULL;
+    unsigned found = 0;
+    (void)device;
+    for (struct dirent *entry; folder && (entry = readdir(folder));) {
+        char name[512];
+        unsigned long long bytes;
+        FILE *file;
+        if (atoi(entry->d_name) <= 0) continue;
+        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        if (!(file = fopen(name, "r"))) continue;
+        if (fscanf(file, "%llu", &bytes) == 1) {
+            if (processes && found < *count)
+                processes[found] = (process_t){ .pid = atoi(entry->d_name), .bytes = bytes };
+            found++;
+        }
+        fclose(file);
+    }
+    if (folder) closedir(folder);
+    if (found > *count) {
+        *count = found;
+        return INSUFFICIENT_SIZE;
+    }
+    *count = found;
     return SUCCESS;
 }

@@ -160,9 +160,34 @@ def test_gpus_of_amd_are_found_in_sysfs(tmp_path, environment, selectors):
 @pytest.mark.parametrize("wrong", ["0", "1.5", "-1", "0.4", "true", '"two"', "1000"])
 def test_an_invalid_share_of_a_device_is_refused(wrong):
     with pytest.raises(
-        SpecError, match=r"devices_per_trial: is .*; expected 1, 2, \.\.\. GPUs, or a share such as 0\.5"
+        SpecError,
+        match=r"devices_per_trial: is .*; expected 1, 2, \.\.\. GPUs, a share such as 0\.5 or .*\"auto\"",
     ):
         parse_spec(f'workload = "resnet50"\ndevices_per_trial = {wrong}\n', source="s", folder=Path("/"))
+
+
+def test_workers_that_share_a_gpu_by_measurement_have_all_of_it_and_its_cores():
+    """Two GPUs, three workers each; without GPUs it is the same as one per trial."""
+    two = Node(tuple(range(12)), tuple(Gpu(str(n), "H200", f"GPU-{n}") for n in range(2)))
+    made = shares([two] * 6, devices_per_trial=1 / 8, packs=True)
+    assert [share.gpus for share in made if share] == [("GPU-0",), ("GPU-1",)] * 3
+    assert {share.kind for share in made if share} == {"H200"}
+    assert all(share.is_packed and share.gpu_count == pytest.approx(1 / 3) for share in made if share)
+    assert [len(share.cores) for share in made if share] == [6] * 6
+    assert default_workers(two, 1 / 8) == 16
+    with pytest.raises(LayoutError, match='17 workers with devices_per_trial = "auto"; start up to 16'):
+        shares([two] * 17, devices_per_trial=1 / 8, packs=True)
+    plain = shares([Node((0, 1), ())] * 2, devices_per_trial=1 / 8, packs=True)
+    assert [(share.device, share.is_packed) for share in plain if share] == [("cpu", False)] * 2
+
+
+def test_ranks_of_one_trial_do_not_share_gpus_by_measurement():
+    spec = 'workload = "resnet50"\ndevices_per_trial = "auto"\nranks_per_trial = 2\n'
+    with pytest.raises(SpecError, match=r'devices_per_trial: is "auto", but ranks of one trial cannot share'):
+        parse_spec(spec, source="s", folder=Path("/"))
+    alone = parse_spec(spec.replace("ranks_per_trial = 2\n", ""), source="s", folder=Path("/"))
+    assert alone.packs
+    assert alone.devices_per_trial == 1 / 8
 
 
 @pytest.mark.mpi

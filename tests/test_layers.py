@@ -17,8 +17,8 @@ SPLIT_PACKAGES = {"scheduling", "scheduling.rules", "processes", "results"}
 
 #: The scheduler's rules, in an order in which each imports only those before it.
 RULES = (
-    "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "learning", "pruning",
-    "withholding", "blame", "several_ranks", "ends", "losses", "workers", "requests",
+    "stops", "retries", "reclaiming", "assigning", "keeping", "handout", "leases", "sharing", "learning",
+    "pruning", "withholding", "blame", "several_ranks", "ends", "losses", "workers", "requests",
 )  # fmt: skip
 
 #: Unit -> units it may import from; a unit is a module or a subpackage.
@@ -29,7 +29,8 @@ ALLOWED = {
     "pareto": set(),
     "trend": set(),
     "plugins": set(),
-    "blocks": {"records"},
+    "curves": set(),
+    "blocks": {"curves", "records"},
     "progress": {"records", "spec"},
     "messages": {"records"},
     "statistics": {"trend"},
@@ -48,6 +49,9 @@ ALLOWED = {
     "scheduling.proposals": set(),
     "scheduling.memory": {"search", "blocks", "records"},
     "scheduling.queues": {"scheduling.durations"},
+    "scheduling.footprints": {"search", "records"},
+    "scheduling.sharing": set(),
+    "scheduling.packing": {"scheduling.footprints", "scheduling.sharing", "records"},
     "scheduling.health": {"scheduling.ranking", "blocks", "records"},
     "scheduling.leasing": {"scheduling.decisions"},
     "scheduling.teams": {"blocks", "records"},
@@ -62,6 +66,7 @@ ALLOWED = {
                 "health",
                 "leasing",
                 "memory",
+                "packing",
                 "proposals",
                 "queues",
                 "room",
@@ -85,6 +90,7 @@ ALLOWED = {
                     "ended",
                     "events",
                     "leasing",
+                    "packing",
                     "proposals",
                     "refusals",
                     "teams",
@@ -103,7 +109,7 @@ ALLOWED = {
     "scheduling.scheduler": {
         *(
             f"scheduling.{below}"
-            for below in ("core", "decisions", "durations", "events", "proposals", "trials")
+            for below in ("core", "decisions", "durations", "events", "packing", "proposals", "trials")
         ),
         *(f"scheduling.rules.{name}" for name in RULES),
         "search",
@@ -178,8 +184,11 @@ ALLOWED = {
     "results.state": {"results.columns", "results.reports", "blocks", "records"},
     "results.requested": {"results.state", "blocks", "records"},
     "results.suggested": {"results.state", "spec"},
+    "results.members": {"results.state", "blocks"},
+    "results.sharing": {"results.state"},
     "results.requests": {"results.syncing", "results", "records"},
     "results.replay": {
+        "results.members",
         "results.requested",
         "results.suggested",
         "results.state",
@@ -347,6 +356,8 @@ ALLOWED = {
         "scheduling.durations",
         "scheduling.regression",
         "scheduling.events",
+        "scheduling.footprints",
+        "scheduling.packing",
         "scheduling.pilot",
         "scheduling.plan",
         "scheduling.proposals",
@@ -368,6 +379,7 @@ ALLOWED = {
                 "requests",
                 "runs",
                 "shares",
+                "sharing",
                 "state",
                 "stopping",
                 "storing",

@@ -38,7 +38,7 @@ class SweepKeys(TypedDict, total=False):
     zip: Sequence[Sequence[str]]
     points: str | os.PathLike[str] | Sequence[Table] | Table
     max_points: int
-    devices_per_trial: float
+    devices_per_trial: float | Literal["auto"]
     ranks_per_trial: int
     fresh_process: bool
     stage_data: str

@@ -14,7 +14,8 @@ from mpisweep.cli.outcome import closings
 from mpisweep.cli.planning import add_plan, check_plan_flags, print_plan
 from mpisweep.cli.stageargs import stage_fields, stage_lines
 from mpisweep.cli.sweepargs import add_sweep, check_time, read_spec, results_path
-from mpisweep.cli.workers import workers_here
+from mpisweep.cli.workers import sure_workers
+from mpisweep.devices.nodes import this_node
 from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
@@ -261,7 +262,7 @@ def _remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> _Re
     trials = number_trials(spec, sampler, known)
     left = [number for number, state in enumerate(trials.states) if not TrialState(state).is_end]
     to_come = to_propose(spec, sampler, known)
-    workers = workers_here(options, spec)
+    workers = sure_workers(options, spec)
     found = forecast(
         duration_model(spec, trials, known, known_imports(known)),
         left,
@@ -279,6 +280,10 @@ def _print_remaining(options: argparse.Namespace, spec: Spec, remaining: _Remain
     from mpisweep.scheduling.forecast import forecast_lines
 
     path, is_new, trials, ended, workers, found = remaining
+    if spec.packs and this_node().gpus:
+        print("  GPUs        shared as measured (devices_per_trial); the time is that of one trial per GPU")
+    elif spec.packs:
+        print('  GPUs        none here, where devices_per_trial = "auto" is the same as 1')
     if is_new:
         print(f"  results     {path} (new)")
     else:

@@ -114,14 +114,16 @@ def make_planned(
 
 
 def _machine(spec: Spec, knowledge: Knowledge, wishes: Wishes, site: str, workers: int | None) -> Machine:
+    # Measurements will say how many trials can share a GPU.
+    each = 1.0 if spec.packs else spec.devices_per_trial
     if site:
-        return at_site(load_site(site), wishes, spec.devices_per_trial)
+        return at_site(load_site(site), wishes, each)
     if workers is not None:
         return Machine("node", workers, f"nodes with {counted(workers, 'worker')} each")
     if knowledge.workers_per_node is not None:
         there = knowledge.workers_per_node
         return Machine("node", there, f"nodes with {counted(there, 'worker')} each, as in the last run")
-    here = default_workers(this_node(), spec.devices_per_trial)
+    here = default_workers(this_node(), each)
     return Machine("node", here, f"nodes with {counted(here, 'worker')} each, like this one")
 
 

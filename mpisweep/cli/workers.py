@@ -13,12 +13,18 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.progress import counted
 from mpisweep.spec import RANKS, Spec
 
-__all__ = ["check_fit", "place_workers", "usual_node", "workers_here"]
+__all__ = ["check_fit", "place_workers", "sure_workers", "usual_node", "workers_here"]
 
 
 def workers_here(options: argparse.Namespace, spec: Spec) -> int:
     """Number of workers requested, or this node's default."""
     return options.workers or default_workers(this_node(), spec.devices_per_trial)
+
+
+def sure_workers(options: argparse.Namespace, spec: Spec) -> int:
+    """Number of trials that surely run at a time: one per GPU if measurements decide."""
+    workers, gpus = workers_here(options, spec), len(this_node().gpus)
+    return min(workers, gpus) if spec.packs and gpus else workers
 
 
 def usual_node(allocation: Allocation) -> Node:
@@ -71,6 +77,7 @@ def check_fit(options: argparse.Namespace, spec: Spec, allocation: Allocation, p
             has_master=index == 0,
             policy=master_policy(options) if placement.ranks > 1 else "works",
             devices_per_trial=spec.devices_per_trial,
+            packs=spec.packs,
             memory_bytes=spec.limits.memory_bytes,
             host=host,
         )

@@ -6,6 +6,8 @@ Rules
   *i*-th; if the launcher gave each rank its own GPUs, each keeps them.
 * With ``devices_per_trial = 0.5`` two workers share a GPU, with ``2`` each worker gets two.  Too many workers
   are an error, and so is a rank that sees no GPU while others of its node see some.
+* With ``devices_per_trial = "auto"`` up to eight workers share a GPU, and its cores: the scheduler decides as
+  the sweep runs how many of them get trials, so each of them may have the whole GPU.
 * If the MPI launcher bound ranks to different cores, each keeps its own.  If all may use the same cores,
   these are divided into contiguous sets of equal size.
 * Rank 0 runs trials too if a device of its node would otherwise be idle.  ``--master works`` and
@@ -68,6 +70,7 @@ def lay_out(
     has_master: bool,
     policy: str = "auto",
     devices_per_trial: float = 1,
+    packs: bool = False,
     memory_bytes: int | None = None,
     host: str,
 ) -> list[DeviceShare | None]:
@@ -78,6 +81,7 @@ def lay_out(
         has_master: whether the first rank is the master.
         policy: ``works``, ``idle``, or ``auto`` for the rule above.
         devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
+        packs: whether it is the smallest share, and trials share GPUs as measured.
         memory_bytes: main memory per trial process; None for no limit.
         host: name of the node, for messages.
 
@@ -90,17 +94,23 @@ def lay_out(
         and (policy == "idle" or len(nodes) > _room(nodes, devices_per_trial))
     )
     workers = list(nodes)[int(idle) :]
-    gpus = _gpus_of_workers(workers, devices_per_trial, host)
+    gpus = _gpus_of_workers(workers, devices_per_trial, host, packs)
     core_sets = [node.cores for node in workers]
+    own_cores = [_own_cores(worker, core_sets) for worker in range(len(workers))]
     shares: list[DeviceShare | None] = [None] * int(idle)
-    for worker, own in enumerate(gpus):
-        cores = _own_cores(worker, core_sets)
-        kind = _kind(own, devices_per_trial, memory_bytes, workers[worker].memory_bytes)
+    for worker, (own, cores) in enumerate(zip(gpus, own_cores, strict=True)):
+        kind = _kind(own, 1 if packs else devices_per_trial, memory_bytes, workers[worker].memory_bytes)
         if own:
             label = f"{own[0].name} #{','.join(gpu.selector for gpu in own)}"
             identities = tuple(gpu.identity for gpu in own)
             count = min(devices_per_trial, float(len(own)))
-            shares.append(DeviceShare("cuda:0", label, cores, environment_for(own), kind, count, identities))
+            if packs:
+                beside = [other for other, theirs in enumerate(gpus) if theirs == own]
+                count = 1 / len(beside)
+                cores = tuple(sorted({core for other in beside for core in own_cores[other]}))
+            shares.append(
+                DeviceShare("cuda:0", label, cores, environment_for(own), kind, count, identities, packs)
+            )
         else:
             shares.append(DeviceShare("cpu", f"cpu {_ranges(cores)}", cores, kind=kind))
     return shares
@@ -132,7 +142,9 @@ def _room(nodes: Sequence[Node], devices_per_trial: float) -> int:
     )
 
 
-def _gpus_of_workers(workers: Sequence[Node], devices_per_trial: float, host: str) -> list[tuple[Gpu, ...]]:
+def _gpus_of_workers(
+    workers: Sequence[Node], devices_per_trial: float, host: str, packs: bool
+) -> list[tuple[Gpu, ...]]:
     with_gpus = sum(bool(node.gpus) for node in workers)
     if with_gpus == 0:
         return [()] * len(workers)
@@ -154,7 +166,8 @@ def _gpus_of_workers(workers: Sequence[Node], devices_per_trial: float, host: st
     if any(not own for own in given) or max(users.values()) > at_most:
         count = len({gpu.identity for node in workers for gpu in node.gpus})
         room = _places(count, devices_per_trial)
-        share = "" if devices_per_trial == 1 else f" with devices_per_trial = {devices_per_trial:g}"
+        stated = '"auto"' if packs else f"{devices_per_trial:g}"
+        share = "" if devices_per_trial == 1 else f" with devices_per_trial = {stated}"
         raise LayoutError(
             f"{host} has {count} GPU{'s' * (count != 1)} and {len(workers)} workers{share}; start up to "
             f"{room} rank{'s' * (room != 1)} there, one more if rank 0 runs no trials (--master idle); "

@@ -1,4 +1,4 @@
-"""The sensors of NVIDIA GPUs: energy counter, free memory, memory errors, clock.
+"""The sensors of NVIDIA GPUs: energy counter, memory, use, memory errors, clock.
 
 The only module that uses pynvml (the package nvidia-ml-py).  A GPU is found by its UUID, never by an index:
 CUDA numbers the devices that a process sees, NVML numbers those of the node.  What cannot be read is None,
@@ -42,6 +42,32 @@ class GpuSensors:
     def free_bytes(self) -> int | None:
         """Free memory."""
         return self._read(lambda: int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).free))
+
+    @property
+    def total_bytes(self) -> int | None:
+        """All its memory."""
+        return self._read(lambda: int(self._nvml.nvmlDeviceGetMemoryInfo(self._handle).total))
+
+    def bytes_of(self, is_counted: Callable[[int], bool]) -> int | None:
+        """Memory of the counted processes, by their ids on the node; None if none holds any."""
+        running = self._read(lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
+        held = [one.usedGpuMemory for one in running or () if is_counted(one.pid)]
+        return None if not held or None in held else sum(held)
+
+    def busy_since(self, moment: float) -> float | None:
+        """Part of the time in which it computed, by the driver's samples since a moment.
+
+        Args:
+            moment: in seconds since 1970; the driver keeps the samples of some seconds.
+        """
+        nvml = self._nvml
+        found = self._read(
+            lambda: nvml.nvmlDeviceGetSamples(
+                self._handle, nvml.NVML_GPU_UTILIZATION_SAMPLES, int(moment * 1e6)
+            )
+        )
+        percent = [sample.sampleValue.uiVal for sample in found[1]] if found else []
+        return sum(percent) / len(percent) / 100 if percent else None
 
     @property
     def clock_mhz(self) -> int | None:

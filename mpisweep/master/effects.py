@@ -10,6 +10,7 @@ from mpisweep.blocks import (
     AssignedBlock,
     InfeasibleBlock,
     QuarantineRecord,
+    SharingRecord,
     UnfinishedBlock,
     encode,
 )
@@ -22,6 +23,7 @@ from mpisweep.master.roster import Roster
 from mpisweep.master.search_client import SearchClient
 from mpisweep.master.standing import Standing
 from mpisweep.messages import AbandonTrial, Give, Message, PruneTrial, ReclaimTrials, StopTrials, Team
+from mpisweep.progress import sharing_text
 from mpisweep.records import Slot
 from mpisweep.results.journal.writer import Journal
 from mpisweep.scheduling.decisions import (
@@ -39,6 +41,7 @@ from mpisweep.scheduling.decisions import (
     Quarantine,
     Reclaim,
     RequestLease,
+    Share,
     Stop,
 )
 from mpisweep.scheduling.events import Event, TrialsEnded
@@ -159,6 +162,9 @@ class Effects:
             case Quarantine(slot, why):
                 self.append(encode(QuarantineRecord(slot.rank, time.time(), why)))
                 self._roster.quarantine(slot, why)
+            case Share(kind, trials, gain, step):
+                self.append(encode(SharingRecord(time.time(), kind, trials, gain)))
+                log.info("%s", sharing_text(kind, trials, gain, step))
             case RequestLease(shortest, ranks):
                 assert self._lease_client is not None
                 self._lease_client.lease(shortest, ranks)

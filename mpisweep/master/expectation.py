@@ -95,7 +95,7 @@ class Expectation:
             trial_widths(self._spec, self._trials),
             self._spec.limits.timeout_s,
         )
-        found = plain_prediction(ahead, scheduler.slots, self._spec.seed)
+        found = plain_prediction(ahead, scheduler.core.places, self._spec.seed)
         if found is None:
             return None
         before_s = self._began - self._started

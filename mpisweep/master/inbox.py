@@ -155,7 +155,15 @@ class Inbox:
         self._effects.append(encode(joined))
         cores = hello.cores / max(hello.slots, 1)
         joins = WorkerJoined(
-            rank, hello.slots, hello.held, hello.host, hello.kind, hello.gone, cores, hello.gpus
+            rank,
+            hello.slots,
+            hello.held,
+            hello.host,
+            hello.kind,
+            hello.gone,
+            cores,
+            hello.gpus,
+            hello.packed_gpu,
         )
         self._checks.on_hello(rank, joins, now)
 

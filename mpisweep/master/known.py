@@ -18,6 +18,7 @@ from mpisweep.results import ResultsError
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.requested import attempts_since, first_trials
+from mpisweep.results.sharing import alone_times
 from mpisweep.results.state import SweepState, retried_attempts
 from mpisweep.results.stopping import stopping_of
 from mpisweep.results.storing import read_here
@@ -58,7 +59,9 @@ class KnownSweep(Known):
     ranks_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     workers_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     allocations_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    #: (trials, seconds) of the measured durations.
+    trials_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    sharing_table: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    #: (trials, seconds) of the measured durations, as without others on the GPU.
     measured: tuple[list[int], list[float]] = ([], [])
     causes: Sequence[int] = ()
     #: Final values of each metric, per trial.
@@ -269,15 +272,14 @@ def known_trials(
         attempts_table=attempts_since(state, retried),
         ranks_table=state.ranks,
         workers_table=state.workers,
-        allocations_table=state.allocations,
+        allocations_table=state.allocations, trials_table=state.trials, sharing_table=state.sharing,
         causes=state.trials["cause"],
         metrics=state.metrics,
         objectives=[state.metrics.get(one.name) or [math.nan] * state.count for one in spec.objectives],
         proposed_after={n: ends for n, ends in enumerate(state.trials["proposed_after"]) if ends >= 0},
         imported=state.imported,
         requests=state.requests["request"], retried=retried, first=first_trials(state),
-        end_order=state.trials["end_order"],
-        pruned_at=state.trials["pruned_at"],
+        end_order=state.trials["end_order"], pruned_at=state.trials["pruned_at"],
         suggested={n: searched_part(one) for n, one in suggested_of(state.suggested).items()},
         too_large=frozenset(
             number
@@ -287,7 +289,7 @@ def known_trials(
         has_metrics=bool(state.metrics),
         rules=stopping_of(spec, state, recorded=recorded) if has_rules else None,
         rules_within_run=stopping_of(spec, state, now=time.time()) if has_rules else None,
-        measured=(complete, [state.trials["wall_time"][number] for number in complete]),
+        measured=alone_times(state, complete),
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from mpisweep.master.importing import known_imports
 from mpisweep.master.joining import Share
 from mpisweep.master.known import KnownSweep, duration_model, known_trials, trial_widths, warn_about_edits
 from mpisweep.master.leading import Mastership, RunEndedError
+from mpisweep.master.packing import make_packing
 from mpisweep.master.planning import pilot_of
 from mpisweep.master.request_watch import RequestWatch
 from mpisweep.master.searching import (
@@ -308,11 +309,12 @@ def _scheduler(
     if learning is not None:
         made = len(learning.known) + (0 if share is None else share.proposed)
         proposals = Proposals(learning.search.trials, made, spec.repeats.first)
+    model = duration_model(spec, trials, past.before, None if learning is None else learning.imported)
     knows_frontier = not is_shared and proposals is None and not facts.pilot
     return Scheduler(
         trials.states,
         trials.attempts,
-        duration_model(spec, trials, past.before, None if learning is None else learning.imported),
+        model,
         retries=spec.limits.retries,
         grace_s=spec.limits.grace_s,
         held=known.held if known and past.follows else {},
@@ -337,6 +339,7 @@ def _scheduler(
         patience_s=_PATIENCE_SILENCES * spec.limits.silence_s,
         rules=make_rules(spec, known, follows=past.follows, base=past.before, is_shared=is_shared),
         only=pilot_of(spec, trials, facts.pilot) if facts.pilot else None,
+        packing=make_packing(spec, trials, past.before, model),
     )
 
 

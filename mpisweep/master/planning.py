@@ -7,7 +7,6 @@ fail and are lost, how long runs take to start, and how many workers ran per nod
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +105,7 @@ def knowledge_of(spec: Spec, sampler: Sampler, path: Path, other: Path | None = 
         tuple(dict.fromkeys(kind for state in states for kind in state.workers["device_kind"] if kind)),
         tuple(found for state in states for found in _startups(state)),
         tuple(float(seconds) for state in states[::-1] for seconds in state.allocations["closing_time"]),
-        next(filter(None, map(_workers_per_node, states)), None),
+        next(filter(None, (_workers_per_node(state, spec) for state in states)), None),
         tuple(notes),
     )
 
@@ -255,14 +254,16 @@ def _startups(state: SweepState) -> Iterator[tuple[int, float]]:
             yield ranks, max(0.0, statistics.median(waited))
 
 
-def _workers_per_node(state: SweepState) -> int | None:
-    """Slots of the fullest node of the last run that had any."""
+def _workers_per_node(state: SweepState, spec: Spec) -> int | None:
+    """Slots of the fullest node of the last run that had any; its GPUs where these are shared as measured."""
     workers = state.workers
     if not workers["host"]:
         return None
     last = max(workers["allocation"])
-    counts: Counter[str] = Counter()
-    for host, slots, run in zip(workers["host"], workers["slots"], workers["allocation"], strict=True):
+    counts: dict[str, float] = {}
+    for host, slots, gpus, run in zip(
+        *(workers[name] for name in ("host", "slots", "gpus", "allocation")), strict=True
+    ):
         if run == last:
-            counts[host] += slots
-    return max(counts.values())
+            counts[host] = counts.get(host, 0.0) + slots * (gpus if spec.packs and gpus > 0 else 1.0)
+    return max(1, round(max(counts.values())))

@@ -36,6 +36,7 @@ def share_of_rank(
             has_master=transport.node_ranks[0] == 0,
             policy=options.master if transport.size > 1 else "works",
             devices_per_trial=spec.devices_per_trial,
+            packs=spec.packs,
             memory_bytes=spec.limits.memory_bytes,
             host=transport.host,
         )[transport.node_ranks.index(transport.rank)]
@@ -82,7 +83,7 @@ def rank_devices(spec: Spec, *, policy: str, workers: int | None) -> list[RankDe
         ranks = count + (policy == "idle")
         shares = lay_out(
             [node] * ranks, has_master=True, policy=policy if ranks > 1 else "works",
-            devices_per_trial=spec.devices_per_trial, host="this machine",
+            devices_per_trial=spec.devices_per_trial, packs=spec.packs, host="this machine",
         )  # fmt: skip
         return [RankDevices("this machine", share) for share in shares]
     transport = connect()
@@ -92,6 +93,7 @@ def rank_devices(spec: Spec, *, policy: str, workers: int | None) -> list[RankDe
             has_master=transport.node_ranks[0] == 0,
             policy=policy if transport.size > 1 else "works",
             devices_per_trial=spec.devices_per_trial,
+            packs=spec.packs,
             host=transport.host,
         )
         mine: tuple[str, DeviceShare | str | None] = (

@@ -91,7 +91,7 @@ class Worker:
             self._host, label, cores, len(self._slots), self._held(), process, process_start(process),
             tuple(share.environment for share in self._shares), self._shares[0].kind,
             tuple(slot for slot, process in enumerate(self._slots) if process.is_gone),
-            self._shares[0].gpu_count,
+            self._shares[0].gpu_count, self._shares[0].gpus[0] if self._shares[0].is_packed else "",
         )  # fmt: skip
         reports = [Reported(body) for bodies in self._reports.values() for body in bodies]
         ended = [Ended(delivery, body) for delivery, body in self._unacknowledged.items()]

@@ -101,6 +101,11 @@ COLUMNS: tuple[Column, ...] = (
         "W",
         added=True,
     ),
+    Column("trials", "device_memory", "number", "largest share of its GPU's memory that it held", added=True),
+    Column(
+        "trials", "device_busy", "number", "part of its last seconds in which its GPU computed", added=True
+    ),
+    Column("trials", "device_trials", "number", "mean number of trials that shared its GPU", added=True),
     Column(
         "trials",
         "end_order",
@@ -207,6 +212,10 @@ COLUMNS: tuple[Column, ...] = (
         added=True,
     ),
     Column("requests", "refused", "long text", "what was refused, and why; empty for nothing", added=True),
+    Column("sharing", "at", "number", "when this number of trials per GPU began", _SINCE_1970, added=True),
+    Column("sharing", "device_kind", "text", "the GPUs, as in /workers", added=True),
+    Column("sharing", "trials", "integer", "how many trials shared each of them from then on", added=True),
+    Column("sharing", "gain", "number", "trials per hour of a GPU, relative to one at a time", added=True),
     Column("workers", "allocation", "integer", "row of /allocations"),
     Column("workers", "rank", "integer", "MPI rank"),
     Column("workers", "host", "text", "node"),

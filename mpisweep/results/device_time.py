@@ -18,6 +18,8 @@ __all__ = ["device_seconds"]
 def device_seconds(state: SweepState, now: float | None = None) -> tuple[float, float]:
     """Core-seconds and GPU-seconds of all attempts; half a GPU counts half.
 
+    If three trials shared a GPU as measured, each counts a third.
+
     Args:
         state: the sweep.
         now: count running attempts until then, in seconds since 1970; None to count only those that ended.
@@ -26,7 +28,16 @@ def device_seconds(state: SweepState, now: float | None = None) -> tuple[float, 
     cores = [c / max(s, 1) for c, s in zip(workers["cores"], workers["slots"], strict=True)]
     gpus = [count if count == count else 0.0 for count in workers["gpus"]]
     used = _attempts(state, now)
-    spent = [(state.attempts["worker"][row], seconds) for row, seconds in used.items()]
+    spent = [
+        (state.attempts["worker"][row], seconds)
+        for row, seconds in used.items()
+        if not _is_packed(state, row)
+    ]
+    packed = [
+        (state.attempts["worker"][row], seconds / state.trials["device_trials"][state.attempts["trial"][row]])
+        for row, seconds in used.items()
+        if _is_packed(state, row)
+    ]
     # The other ranks of a trial run as long as its rank 0.
     ranks = state.ranks
     if ranks["trial"]:
@@ -34,7 +45,17 @@ def device_seconds(state: SweepState, now: float | None = None) -> tuple[float, 
         keys = zip(ranks["trial"], ranks["attempt"], strict=True)
         spent += [(worker, of.get(key, 0.0)) for worker, key in zip(ranks["worker"], keys, strict=True)]
     spent = [(worker, seconds) for worker, seconds in spent if worker >= 0]
-    return sum(s * cores[worker] for worker, s in spent), sum(s * gpus[worker] for worker, s in spent)
+    packed = [(worker, seconds) for worker, seconds in packed if worker >= 0]
+    return (
+        sum(s * cores[worker] for worker, s in [*spent, *packed]),
+        sum(s * gpus[worker] for worker, s in spent) + sum(s for _, s in packed),
+    )
+
+
+def _is_packed(state: SweepState, row: int) -> bool:
+    """Whether the attempt set its trial's end, and it is known how many trials shared its GPU."""
+    is_end = state.attempts["end"][row] == AttemptEnd.ENDED
+    return is_end and math.isfinite(state.trials["device_trials"][state.attempts["trial"][row]])
 
 
 def _attempts(state: SweepState, now: float | None) -> dict[int, float]:

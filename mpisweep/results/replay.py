@@ -27,6 +27,7 @@ from mpisweep.blocks import (
     ReportBlock,
     RequestRecord,
     RunRecord,
+    SharingRecord,
     TrialsBlock,
     UnfinishedBlock,
 )
@@ -34,9 +35,10 @@ from mpisweep.records import AttemptEnd, RequestKind, TrialState, Value
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Entry
 from mpisweep.results.journal.segments import run_of
+from mpisweep.results.members import note_checked, note_joined, note_left, note_quarantined, note_sharing
 from mpisweep.results.reports import KeptReports, Reports, lengths_of
 from mpisweep.results.requested import note_request
-from mpisweep.results.state import SweepState, Table
+from mpisweep.results.state import MEASURED, SweepState, append_row
 from mpisweep.results.suggested import note_suggested
 
 __all__ = ["apply", "kept"]
@@ -98,7 +100,7 @@ def _on_run(state: SweepState, segment: str, record: RunRecord) -> None:
     # The last run died without closing: its running trials wait again.
     state.requeue_running()
     state.run_of_segment[segment] = len(runs)
-    _append(
+    append_row(
         state.allocations,
         run=record.run, host=record.host, batch_system=record.batch_system, job_id=record.job_id,
         ranks=record.ranks, started_at=record.started_at, ended_at=_NAN, end="", launch=record.launch,
@@ -116,7 +118,7 @@ def _on_unknown_run(state: SweepState, segment: str) -> int:
     if name not in runs:
         state.requeue_running()
         usual = SweepState.usual_row("allocations")
-        _append(state.allocations, **usual | {"run": name, "ranks": 0})
+        append_row(state.allocations, **usual | {"run": name, "ranks": 0})
     state.run_of_segment[segment] = runs.index(name)
     return runs.index(name)
 
@@ -137,49 +139,6 @@ def _on_closed(state: SweepState, record: ClosedRecord, run: int) -> None:
     state.allocations["end"][run] = record.why
     state.requeue_running()
     state.state = record.why
-
-
-# ------------------------------------------------------------------------------------- workers
-
-
-def _on_joined(state: SweepState, record: JoinedRecord, run: int) -> None:
-    key = (run, record.worker)
-    row = state.worker_rows.setdefault(key, len(state.workers["rank"]))
-    if row < len(state.workers["rank"]):
-        # It was declared dead and is back, or a new master registered it.
-        state.workers["left_at"][row] = _NAN
-        return
-    _append(
-        state.workers,
-        allocation=run, rank=record.worker, host=record.host, device=record.device,
-        device_kind=record.device_kind, cores=record.cores, slots=record.slots, gpus=float(record.gpus),
-        joined_at=record.joined_at, left_at=_NAN, busy_time=0.0, trials_done=0, matmul_rate=_NAN,
-        memory_free=-1, ecc_errors=-1, sm_clock=-1, device_check="", quarantine="",
-    )  # fmt: skip
-
-
-def _on_checked(state: SweepState, record: CheckedRecord, run: int) -> None:
-    row = state.worker_rows.get((run, record.worker))
-    if row is None:
-        return
-    workers = state.workers
-    workers["matmul_rate"][row] = _NAN if record.rate is None else float(record.rate)
-    workers["memory_free"][row] = -1 if record.free_bytes is None else record.free_bytes
-    workers["ecc_errors"][row] = -1 if record.errors is None else record.errors
-    workers["sm_clock"][row] = -1 if record.clock_mhz is None else record.clock_mhz
-    workers["device_check"][row] = record.finding
-
-
-def _on_left(state: SweepState, record: LeftRecord, run: int) -> None:
-    row = state.worker_rows.get((run, record.worker))
-    if row is not None:
-        state.workers["left_at"][row] = record.left_at
-
-
-def _on_quarantined(state: SweepState, record: QuarantineRecord, run: int) -> None:
-    row = state.worker_rows.get((run, record.worker))
-    if row is not None:
-        state.workers["quarantine"][row] = record.why
 
 
 # ------------------------------------------------------------------------------------- trials
@@ -212,7 +171,7 @@ def _on_imported(state: SweepState, record: ImportedBlock, run: int) -> None:
         return
     rows = zip(record.sources, record.configurations, record.objectives, record.wall_time_s, strict=True)
     for source, configuration, objective, wall_time_s in rows:
-        _append(
+        append_row(
             state.imported,
             source=source, configuration=json.dumps(configuration), objective=float(objective),
             wall_time=_NAN if wall_time_s is None else float(wall_time_s),
@@ -242,7 +201,7 @@ def _on_assigned(state: SweepState, record: AssignedBlock, run: int) -> None:
         for rank, (other, slot) in enumerate(others, 1):
             state.rank_rows.setdefault((number, attempt), []).append(len(state.ranks["trial"]))
             row = state.worker_rows.get((run, other), -1)
-            _append(state.ranks, trial=number, attempt=attempt, rank=rank, worker=row, slot=slot)
+            append_row(state.ranks, trial=number, attempt=attempt, rank=rank, worker=row, slot=slot)
         if attempt > 1:
             state.drop_reports(number)
 
@@ -251,6 +210,8 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
     worker = state.worker_rows.get((run, record.worker), -1)
     state.grow(max(record.numbers, default=-1) + 1)
     trials = state.trials
+    columns = (record.energy_j, record.gpu_memory, record.gpu_busy, record.gpu_trials)
+    measured = list(zip(MEASURED, columns, strict=True))
     kept: list[int] = []
     for position, number in enumerate(record.numbers):
         attempt = record.attempts[position]
@@ -269,8 +230,9 @@ def _on_ended(state: SweepState, record: EndedBlock, run: int) -> None:
         trials["started_at"][number] = started_at
         trials["wall_time"][number] = wall_time_s
         state.note_end(number)
-        energy_j = record.energy_j[position] if record.energy_j else None
-        trials["device_energy"][number] = _NAN if energy_j is None else float(energy_j)
+        for name, column in measured:
+            value = column[position] if column else None
+            trials[name][number] = _NAN if value is None else float(value)
         trials["pruned_at"][number] = record.pruned_at[position] if record.pruned_at else -1
         row = state.attempt_rows.get((number, attempt))
         if row is not None:
@@ -380,19 +342,14 @@ def _is_new_block(state: SweepState, number: int, sequence: int) -> bool:
 # ------------------------------------------------------------------------------------- tables
 
 
-def _append(table: Table, **row: Any) -> None:
-    for name, column in table.items():
-        column.append(row[name])
-
-
 def _values(column: ColumnValues, skip: int, rows: int) -> list[Value | None]:
     return column[skip : skip + rows] if isinstance(column, list) else [column] * rows
 
 
 _HANDLERS: dict[type[Any], Callable[[SweepState, Any, int], None]] = {
     ImportedBlock: _on_imported, TrialsBlock: _on_trials,
-    JoinedRecord: _on_joined, CheckedRecord: _on_checked,
-    LeftRecord: _on_left, QuarantineRecord: _on_quarantined,
+    JoinedRecord: note_joined, CheckedRecord: note_checked,
+    LeftRecord: note_left, QuarantineRecord: note_quarantined, SharingRecord: note_sharing,
     AssignedBlock: _on_assigned, EndedBlock: _on_ended,
     InfeasibleBlock: _on_infeasible, UnfinishedBlock: _on_unfinished,
     RequestRecord: _on_request, PredictedRecord: _on_predicted,

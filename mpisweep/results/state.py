@@ -16,13 +16,15 @@ from mpisweep.records import AttemptEnd, FailureCause, RequestKind, TrialState, 
 from mpisweep.results.columns import columns_of
 from mpisweep.results.reports import Curves
 
-__all__ = ["TABLE_FIELDS", "SweepState", "Table", "numbers_in", "retried_attempts"]
+__all__ = ["MEASURED", "TABLE_FIELDS", "SweepState", "Table", "append_row", "numbers_in", "retried_attempts"]
 
 #: The fields of a SweepState without its curves.
 TABLE_FIELDS = (
     "spec", "source", "version", "state", "baseline", "environment", "trials", "parameters", "metrics",
-    "attempts", "ranks", "imported", "suggested", "requests", "workers", "allocations", "covered",
+    "attempts", "ranks", "imported", "suggested", "requests", "sharing", "workers", "allocations", "covered",
 )  # fmt: skip
+#: Columns of the trials about their GPUs; NaN if unknown.
+MEASURED = ("device_energy", "device_memory", "device_busy", "device_trials")
 Table = dict[str, list[Any]]
 _WAITING = int(TrialState.WAITING)
 _RUNNING = int(TrialState.RUNNING)
@@ -54,6 +56,8 @@ class SweepState:
     suggested: Table = field(default_factory=lambda: _empty("suggested"))
     #: What users asked for, in the order in which it was applied.
     requests: Table = field(default_factory=lambda: _empty("requests"))
+    #: How many trials shared each GPU, as it was decided.
+    sharing: Table = field(default_factory=lambda: _empty("sharing"))
     workers: Table = field(default_factory=lambda: _empty("workers"))
     allocations: Table = field(default_factory=lambda: _empty("allocations"))
     #: Where the curves are.
@@ -188,7 +192,7 @@ class SweepState:
     def reset(self, number: int) -> None:
         """Let a trial wait again as if it had no end; its attempts and reports stay."""
         trials, usual = self.trials, self.usual_row("trials")
-        for name in ("state", "cause", "message", "started_at", "wall_time", "device_energy", "pruned_at"):
+        for name in ("state", "cause", "message", "started_at", "wall_time", "pruned_at", *MEASURED):
             trials[name][number] = usual[name]
         trials["end_order"][number] = -1
         for values in self.metrics.values():
@@ -218,7 +222,8 @@ class SweepState:
         trials["end_order"].extend([-1] * new)
         trials["proposed_after"].extend([-1] * new)
         trials["pruned_at"].extend([-1] * new)
-        trials["device_energy"].extend([_NAN] * new)
+        for name in MEASURED:
+            trials[name].extend([_NAN] * new)
         trials["configuration"].extend([-1] * new)
         trials["repeat"].extend([-1] * new)
         for column in self.parameters.values():
@@ -237,6 +242,12 @@ class SweepState:
         if name not in self.metrics:
             self.metrics[name] = [_NAN] * self.count
         return self.metrics[name]
+
+
+def append_row(table: Table, **row: Any) -> None:
+    """Append a row to a table."""
+    for name, column in table.items():
+        column.append(row[name])
 
 
 def retried_attempts(requests: Mapping[str, Sequence[Any]]) -> dict[int, int]:

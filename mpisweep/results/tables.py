@@ -75,6 +75,11 @@ class SweepTables:
         return rows_of(self._state, "requests")
 
     @property
+    def sharing(self) -> Rows:
+        """One row each time that another number of trials was to share each GPU of a kind."""
+        return rows_of(self._state, "sharing")
+
+    @property
     def last_ranks(self) -> Rows:
         """The rows of :attr:`ranks` that belong to the last attempt of each trial."""
         ranks = self.ranks

@@ -16,6 +16,7 @@ from mpisweep.scheduling.durations import DurationModel
 from mpisweep.scheduling.health import CommonError, Devices, Losses
 from mpisweep.scheduling.leasing import Supply
 from mpisweep.scheduling.memory import Memory
+from mpisweep.scheduling.packing import Packing
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.queues import Waiting
 from mpisweep.scheduling.room import Room
@@ -109,6 +110,7 @@ class Core:
         race: adds repeats as results come in; None if each configuration has a fixed number.
         shared: whether a trial must be granted before it may run.
         rules: when the search ends although trials are left; None for never.
+        packing: which slots of shared GPUs get trials; None unless measurements decide that.
     """
 
     def __init__(
@@ -125,9 +127,10 @@ class Core:
         race: Race | None,
         shared: bool,
         rules: Stopping | None,
+        packing: Packing | None = None,
     ) -> None:
         self.policy, self.rules, self.model = policy, rules, model
-        self.search, self.proposals, self.race = search, proposals, race
+        self.search, self.proposals, self.race, self.packing = search, proposals, race, packing
         #: Slots whose Hello has not arrived -> the trials that they hold according to the journal.
         self.away = {slot: dict(trials) for slot, trials in start.held.items()}
         self.away_of: dict[int, list[Slot]] = {}
@@ -159,9 +162,8 @@ class Core:
         #: When slots will be free, and whether any decision depends on it.
         self.timetable = Timetable(self.slots, model, policy.deadline)
         self.is_timed = policy.deadline < inf or self.waiting.any_widths
-        self.room = Room()
-        #: The trial of several ranks for which slots are kept.
-        self.kept_for = -1
+        #: The second is the trial of several ranks for which slots are kept.
+        self.room, self.kept_for = Room(), -1
         #: Unusable slots -> why; whether any worker was lost; ranks of devices far below their peers -> why.
         self.gone: dict[Slot, str] = {}
         self.any_worker_lost = False
@@ -183,6 +185,17 @@ class Core:
     def running(self) -> int:
         """Number of slots that hold trials."""
         return self.slots.busy
+
+    @property
+    def places(self) -> int:
+        """Number of trials that may run at a time in the slots that have joined."""
+        return len(self.slots) if self.packing is None else self.packing.places(self.slots.held)
+
+    @property
+    def free_places(self) -> int:
+        """Number of idle slots that may get a trial now."""
+        idle = self.slots.idle
+        return len(idle) if self.packing is None else self.packing.free_places(idle)
 
     # ------------------------------------------------------------------------------------- requests
 

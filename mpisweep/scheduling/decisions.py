@@ -26,6 +26,7 @@ __all__ = [
     "Quarantine",
     "Reclaim",
     "RequestLease",
+    "Share",
     "Stop",
 ]
 
@@ -139,6 +140,18 @@ class Quarantine:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """Record how many trials share each GPU of a kind from now on."""
+
+    kind: str
+    trials: int
+    #: Trials per hour of a GPU, relative to one trial at a time.
+    gain: float
+    #: What the larger of the compared numbers gained over the smaller.
+    step: float
+
+
+@dataclass(frozen=True, slots=True)
 class RequestLease:
     """Ask for more trials of a shared sweep, the longest or the shortest first."""
 
@@ -182,6 +195,7 @@ Decision = (
     | Reclaim
     | Stop
     | Quarantine
+    | Share
     | RequestLease
     | Propose
     | Prune

@@ -27,6 +27,10 @@ def without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
         messages=[block.messages[i] for i in kept] if block.messages else [],
         energy_j=[block.energy_j[i] for i in kept] if block.energy_j else [],
         pruned_at=[block.pruned_at[i] for i in kept] if block.pruned_at else [],
+        suggested=[block.suggested[i] for i in kept] if block.suggested else [],
+        gpu_memory=[block.gpu_memory[i] for i in kept] if block.gpu_memory else [],
+        gpu_busy=[block.gpu_busy[i] for i in kept] if block.gpu_busy else [],
+        gpu_trials=[block.gpu_trials[i] for i in kept] if block.gpu_trials else [],
         # The flag describes the last trial alone.
         warm=block.warm and len(block.numbers) - 1 not in dropped,
     )

@@ -38,7 +38,8 @@ class WorkerJoined:
     """A worker on node `host` joined with `slots` slots, and holds the trials in `held`.
 
     `kind` names the devices and memory that a trial has there; the slots in `gone` are unusable.  Each slot
-    has `cores` CPU cores and `gpus` GPUs, possibly a share of one.
+    has `cores` CPU cores and `gpus` GPUs, possibly a share of one.  If trials share its GPU as measured,
+    `packed_gpu` identifies that.
     """
 
     rank: int
@@ -49,6 +50,7 @@ class WorkerJoined:
     gone: tuple[int, ...] = ()
     cores: float = 1.0
     gpus: float = 0.0
+    packed_gpu: str = ""
 
 
 @dataclass(frozen=True, slots=True)

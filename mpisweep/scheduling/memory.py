@@ -2,7 +2,8 @@
 
 *Run again.*  A trial that runs out of memory, or fails with an error of its device, in a process that had run
 others before, runs again in a fresh process: its predecessors may have left memory behind.  In a fresh
-process the failure counts.
+process the failure counts.  So does one that runs out of memory while other trials hold memory of its GPU
+(:mod:`mpisweep.scheduling.packing`): then it has the GPU alone.
 
 *Withheld.*  If the sweep file states how memory grows with a parameter, trials that may be too large for a
 device wait here, and in no queue, until :mod:`mpisweep.search.frontier` releases them.
@@ -19,7 +20,7 @@ Pure: no clock, no I/O.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import AttemptEnd, FailureCause, Slot, TrialState, Value
@@ -126,13 +127,16 @@ class Memory:
 
     # ------------------------------------------------------------------------------------- ends
 
-    def judge(self, block: EndedBlock, kind: str | None, width: int) -> dict[int, AttemptEnd]:
+    def judge(
+        self, block: EndedBlock, kind: str | None, width: int, crowded: Container[int] = ()
+    ) -> dict[int, AttemptEnd]:
         """Learn from trials that have ended.
 
         Args:
             block: ended trials, without stale attempts.
             kind: kind of the device; None if there were several.
             width: number of ranks of each trial.
+            crowded: trials that shared their GPU's memory with others.
 
         Returns:
             Positions in the block of the trials that must run again, and why.
@@ -145,6 +149,11 @@ class Memory:
             )
             # A process exits after a trial that fails this way: the flag is about the block's last trial.
             if block.warm and index == last and block.states[index] == TrialState.FAILED:
+                self.fresh.add(number)
+                again[index] = AttemptEnd.NOT_FRESH
+                continue
+            if evidence is Evidence.TOO_LARGE and number in crowded:
+                # It may fit alone, and says nothing about others.
                 self.fresh.add(number)
                 again[index] = AttemptEnd.NOT_FRESH
                 continue

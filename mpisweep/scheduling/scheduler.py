@@ -50,6 +50,7 @@ from mpisweep.scheduling.events import (
     WorkerJoined,
     WorkerLost,
 )
+from mpisweep.scheduling.packing import Packing
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.rules.blame import on_device_suspected, release
 from mpisweep.scheduling.rules.ends import on_trials_ended, on_trials_reclaimed
@@ -120,6 +121,7 @@ class Scheduler:
         patience_s: how long the present workers may be too few for every waiting trial, in seconds.
         rules: when the search ends although trials are left; None for never.
         only: the trials of a pilot, to which this run is limited; None to run all.
+        packing: which slots of shared GPUs get trials; None unless measurements decide that.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Scheduler:
         patience_s: float = 60.0,
         rules: Stopping | None = None,
         only: Container[int] | None = None,
+        packing: Packing | None = None,
     ) -> None:
         #: The data, which the rules change.
         self.core = Core(
@@ -172,6 +175,7 @@ class Scheduler:
             race=race,
             shared=shared,
             rules=rules,
+            packing=packing,
         )
 
     # ------------------------------------------------------------------------------------- reading
@@ -238,7 +242,11 @@ class Scheduler:
         core = self.core
         if core.ended:
             return []
+        if core.packing is not None:
+            core.packing.now = now
         decisions = _decide(core, event, now)
+        if core.packing is not None:
+            core.packing.note(core.slots.held, core.slots.changed, core.memory.fresh)
         if core.asked.requests:
             decisions += apply_requests(core)
         tell_race(core, decisions)
@@ -316,6 +324,10 @@ def _conclude(core: Core, decisions: list[Decision], now: float) -> None:
         core.too_few_since = None
         return
     if core.supply is not None and core.stopping is None and not core.supply.is_exhausted:
+        return
+    may_wait = core.stopping is None and (core.waiting or core.memory)
+    if may_wait and core.packing is not None and core.packing.lingers:
+        # They start once their GPU is empty.
         return
     if not core.waiting and not core.memory and core.supply is not None:
         reason = core.stopping or EndReason.SHARE

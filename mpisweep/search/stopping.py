@@ -101,19 +101,20 @@ class Stopping:
             self._counted_at = now
         return self.rules.device_hours is not None and now - self._counted_at >= _COUNT_EVERY_S
 
-    def note_time(self, now: float, busy: Iterable[int]) -> None:
+    def note_time(self, now: float, busy: Iterable[tuple[int, int]]) -> None:
         """Count the use of devices since the last call.
 
         Args:
             now: seconds of a monotonic clock.
-            busy: for each slot that runs a trial now, its rank.
+            busy: for each slot that runs a trial now, its rank, and how many trials share the GPU there, if
+                measurements decide that; else 0.
         """
         elapsed_s = 0.0 if self._counted_at is None else now - self._counted_at
         self._counted_at = now
-        for rank in busy:
+        for rank, sharing in busy:
             cores, gpus = self._devices[rank]
-            self._core_s += elapsed_s * cores
-            self._gpu_s += elapsed_s * gpus
+            self._core_s += elapsed_s * cores / max(sharing, 1)
+            self._gpu_s += elapsed_s * (1 / sharing if sharing else gpus)
 
     def reached(self) -> EndReason | None:
         """The rule that holds; None if none does."""

@@ -10,7 +10,7 @@ from mpisweep.records import Direction, Objective, Value
 from mpisweep.spec.catalogue import SPEED, WorkloadDescription
 from mpisweep.spec.commandline import CommandError, CommandWorkload, check_formats
 from mpisweep.spec.expression import ExpressionError
-from mpisweep.spec.keys import ADDING, LEARNING, RANKS, RANKS_AT_MOST, nearest, right_place
+from mpisweep.spec.keys import ADDING, AUTO, LEARNING, RANKS, RANKS_AT_MOST, nearest, right_place
 from mpisweep.spec.model import BuiltinWorkload, FunctionWorkload, Spec, Workload
 from mpisweep.spec.space import Configuration, FloatRange, IntegerRange, Parameter, SearchSpace, ends
 from mpisweep.spec.wording import Wording
@@ -189,7 +189,7 @@ def check_ranks(wording: Wording, spec: Spec) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= RANKS_AT_MOST:
             wording.fail(f"{table}.{name}", f"is {value!r}; expected an integer from 1 to {RANKS_AT_MOST:,}")
         elif value > 1 and spec.devices_per_trial < 1:
-            share = f"{spec.devices_per_trial:g}"
+            share = f'"{AUTO}"' if spec.packs else f"{spec.devices_per_trial:g}"
             wording.fail(
                 "devices_per_trial",
                 f"is {share}, but ranks of one trial cannot share a GPU; remove it",

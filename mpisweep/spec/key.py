@@ -12,10 +12,16 @@ from typing import Any, Literal, TypeGuard
 from mpisweep.records import Value
 from mpisweep.spec.units import parse_bytes, parse_duration
 
-__all__ = ["DEVICES_AT_MOST", "INTEGER_AT_MOST", "NAME", "Key", "closest", "nearest", "one_of"]
+__all__ = [
+    "AUTO", "DEVICES_AT_MOST", "INTEGER_AT_MOST", "NAME", "PACKED_AT_MOST", "Key", "closest", "nearest",
+    "one_of",
+]  # fmt: skip
 
 #: Upper bound of GPUs per node, and of workers per GPU.
 DEVICES_AT_MOST = 64
+#: The value of devices_per_trial by which trials share GPUs as measured, and the most that share one.
+AUTO = "auto"
+PACKED_AT_MOST = 8
 #: The largest integer that a results file can store.
 INTEGER_AT_MOST = 2**63 - 1
 #: Pattern of a sweep's name, which is a file name.
@@ -100,7 +106,10 @@ class Key:
             case "size":
                 fits, wanted = parse_bytes(value) is not None, 'a size such as "4GiB" or "500MB"'
             case "devices":
-                fits, wanted = _devices(value) is not None, "1, 2, ... GPUs, or a share such as 0.5 or 0.25"
+                fits, wanted = (
+                    _devices(value) is not None,
+                    '1, 2, ... GPUs, a share such as 0.5 or 0.25, or "auto"',
+                )
             case "table":
                 fits, wanted = isinstance(value, dict), f"a table, [{self.path}]"
             case _:
@@ -142,7 +151,12 @@ def _is_list(value: object) -> TypeGuard[list[Any]]:
 
 
 def _devices(value: object) -> float | None:
-    """An integer number of GPUs, or 1/integer; shares may be rounded, such as 0.33."""
+    """An integer number of GPUs, or 1/integer; shares may be rounded, such as 0.33.
+
+    For :data:`AUTO` it is the smallest share that a trial may get.
+    """
+    if value == AUTO:
+        return 1 / PACKED_AT_MOST
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if 1 <= value <= DEVICES_AT_MOST and value == round(value):

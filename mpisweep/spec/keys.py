@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from mpisweep.plugins import BUILT_IN, SEARCHES
 from mpisweep.records import Direction
-from mpisweep.spec.key import DEVICES_AT_MOST, INTEGER_AT_MOST, NAME, Key, closest, nearest, one_of
+from mpisweep.spec.key import AUTO, DEVICES_AT_MOST, INTEGER_AT_MOST, NAME, Key, closest, nearest, one_of
 
 __all__ = [
-    "ADAPTIVE", "ADDING", "DEVICES_AT_MOST", "FUNCTION", "GENERATIONAL", "IDENTIFIER", "INTEGER_AT_MOST",
-    "KEYS", "LEARNING", "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "PRUNER_NAMES", "RANKS",
-    "RANKS_AT_MOST", "REPEATS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key", "closest",
-    "key_of", "keys_of", "names_of", "nearest", "one_of", "right_place", "unknown_key",
+    "ADAPTIVE", "ADDING", "AUTO", "DEVICES_AT_MOST", "FUNCTION", "GENERATIONAL", "IDENTIFIER",
+    "INTEGER_AT_MOST", "KEYS", "LEARNING", "MEMORY_WORDS", "NAME", "OPTUNA", "POINTS_AT_MOST", "PRUNER_NAMES",
+    "RANKS", "RANKS_AT_MOST", "REPEATS_AT_MOST", "SEARCH_NAMES", "TEXT_CHARS", "USUAL_OBJECTIVE", "Key",
+    "closest", "key_of", "keys_of", "names_of", "nearest", "one_of", "right_place", "unknown_key",
 ]  # fmt: skip
 
 #: The parameter that sets the ranks per trial; every workload has it.
@@ -97,7 +97,9 @@ KEYS: tuple[Key, ...] = (
         "size of the largest grid allowed; a larger one is rejected before anything runs",
         low=1, unit="points"),
     Key("", "devices_per_trial", "devices", 1,
-        "GPUs per trial; with a share such as `0.5`, two trials run on each GPU at a time", unit="GPU"),
+        "GPUs per trial; with a share such as `0.5`, two trials run on each GPU at a time; with `\"auto\"`, "
+        "as many as fit and gain by what is measured, see [sharing GPUs](workloads.md#sharing-gpus)",
+        unit="GPU"),
     Key("", RANKS, "integer", None,
         "MPI ranks per trial; can also be searched, under `[parameters]`",
         low=1, high=RANKS_AT_MOST, usual="`1`, in one process without a rendezvous"),

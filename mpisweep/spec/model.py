@@ -158,6 +158,7 @@ class Spec:
         objectives: one or several, with different names.
         order: which trials run first: ``longest`` or ``spread``.
         devices_per_trial: GPUs per trial: an integer, or 1/integer to share a GPU.
+        packs: whether that is the smallest share, and measurements decide how many trials share a GPU.
         fresh_process: whether every trial starts in a pristine process; command lines always do.
         sampler: of the search "optuna", which names one; None for any other.
         prune: decides which trials end early; None if none do.
@@ -183,6 +184,7 @@ class Spec:
     order: str = "longest"
     max_points: int = 1_000_000
     devices_per_trial: float = 1.0
+    packs: bool = False
     fresh_process: bool = False
     sampler: SamplerChoice | None = None
     repeats: Repeats = Repeats()

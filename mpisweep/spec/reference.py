@@ -17,7 +17,7 @@ _KINDS = {
     "flag": "true or false",
     "duration": "duration",
     "size": "size",
-    "devices": "integer, or 1/integer",
+    "devices": 'integer, 1/integer or `"auto"`',
     "table": "table",
     "workload": "string or table",
     "command": "string, or list of strings",

@@ -17,6 +17,7 @@ from mpisweep.plugins import SEARCHES, WORKLOADS, plugin_names
 from mpisweep.records import Value
 from mpisweep.spec.catalogue import BUILTIN, Option, WorkloadDescription, describe_if_there
 from mpisweep.spec.keys import (
+    AUTO,
     DEVICES_AT_MOST,
     FUNCTION,
     IDENTIFIER,
@@ -161,7 +162,7 @@ def _form(key: Key) -> Schema:
         case "devices":
             whole: Schema = {"type": "number", "minimum": 1, "maximum": DEVICES_AT_MOST, "multipleOf": 1}
             share: Schema = {"type": "number", "minimum": 1 / DEVICES_AT_MOST, "maximum": 1}
-            return {"anyOf": [whole, share]}
+            return {"anyOf": [whole, share, {"const": AUTO}]}
         case "command":
             return {"anyOf": [_TEXT, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
         case "template":

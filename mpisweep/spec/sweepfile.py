@@ -24,6 +24,7 @@ from mpisweep.spec.conditions import RawCondition, split_condition, with_rules
 from mpisweep.spec.hooks import parse_hooks
 from mpisweep.spec.imports import parse_imports
 from mpisweep.spec.keys import (
+    AUTO,
     FUNCTION,
     IDENTIFIER,
     NAME,
@@ -169,6 +170,7 @@ class _Parser:
             order=self._get(raw, "order"),
             max_points=self._get(raw, "max_points"),
             devices_per_trial=self._get(raw, "devices_per_trial"),
+            packs=raw.get("devices_per_trial") == AUTO,
             fresh_process=self._get(raw, "fresh_process"),
             sampler=self._sampler(raw),
             repeats=parse_repeats(wording, raw),
@@ -179,10 +181,8 @@ class _Parser:
             after=after,
             stage_data=os.fspath(folder / staged) if (staged := self._get(raw, "stage_data")) else "",
         )
-        fitting.check_ranks(wording, spec)
-        fitting.check_rules_of_one(wording, spec)
-        fitting.check_size(wording, spec)
-        check_repeats(wording, spec)
+        for check in (fitting.check_ranks, fitting.check_rules_of_one, fitting.check_size, check_repeats):
+            check(wording, spec)
         return spec
 
     def _get(self, raw: Mapping[str, Any], name: str, table: str = "") -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mpisweep.progress import counted
+from mpisweep.progress import counted, sharing_text
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, TrialState
 from mpisweep.results import journal_folder, shares_folder
 from mpisweep.results.configurations import runs_of
@@ -109,6 +109,8 @@ class Status:
     quarantined: tuple[str, ...]
     #: Devices of the same runs that are far below their peers, and what is wrong.
     low_devices: tuple[str, ...]
+    #: How many trials share each GPU of a kind, where that is measured.
+    sharing: tuple[str, ...]
     #: File or storage -> number of trials imported from there.
     imported: dict[str, int]
     #: How far each rule of [stop] is from holding.
@@ -172,6 +174,7 @@ def sweep_status(sweep: Sweep) -> Status:
         repeats=_repeats(sweep),
         quarantined=_devices(sweep, "quarantine", present),
         low_devices=_devices(sweep, "device_check", present),
+        sharing=_sharing(sweep),
         imported=imported_counts(sweep),
         stop=tuple(stop_progress(sweep)),
         requests=tuple(requests_of(sweep)),
@@ -230,6 +233,11 @@ def _devices(sweep: Sweep, column: str, allocations: Any) -> tuple[str, ...]:
         for worker in sweep.workers
         if worker[column] and worker["allocation"] in allocations
     )
+
+
+def _sharing(sweep: Sweep) -> tuple[str, ...]:
+    last = {str(row["device_kind"]): (int(row["trials"]), float(row["gain"])) for row in sweep.sharing}
+    return tuple(sharing_text(kind, trials, gain) for kind, (trials, gain) in last.items())
 
 
 def running_attempts(sweep: Sweep) -> list[Any]:
@@ -329,6 +337,7 @@ def status_lines(status: Status) -> list[str]:
         f"  {duration_text(status.trial_time_s)} of trials, "
         f"{counted(status.workers, 'worker')}, {counted(status.allocations, 'allocation')}"
     )
+    lines += [f"  {text}" for text in status.sharing]
     lines += usage_lines(status.usage, status.complete)
     lines += prediction_lines(status.prediction)
     if status.stop:

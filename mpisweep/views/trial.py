@@ -82,6 +82,11 @@ class TrialFacts:
     started_at: float | None
     wall_time_s: float | None
     device_energy_j: float | None
+    #: Largest share of its GPU's memory that it held, part of the time in which the GPU computed, and mean
+    #: number of trials that shared it.
+    device_memory: float | None
+    device_busy: float | None
+    device_trials: float | None
     objective: str
     place: int | None
     ranked: int
@@ -136,6 +141,9 @@ def trial_facts(
         started_at=finite(row["started_at"]),
         wall_time_s=finite(row["wall_time"]),
         device_energy_j=finite(row["device_energy"]),
+        device_memory=finite(row["device_memory"]),
+        device_busy=finite(row["device_busy"]),
+        device_trials=finite(row["device_trials"]),
         objective=sweep.objective,
         place=order.index(number) + 1 if number in order else None,
         ranked=len(order),
@@ -244,6 +252,12 @@ def _time_lines(facts: TrialFacts) -> Iterator[str]:
         yield f"  started {clock(facts.started_at)}{took}"
     if facts.device_energy_j is not None:
         yield f"  energy of its GPUs {number_text(facts.device_energy_j)} J"
+    if facts.device_memory is not None:
+        yield f"  used up to {100 * facts.device_memory:.3g}% of its GPU's memory"
+    if facts.device_busy is not None:
+        yield f"  its GPU was busy for {100 * facts.device_busy:.0f}% of the time"
+    if facts.device_trials is not None:
+        yield f"  its GPU ran {facts.device_trials:.1f} trials at a time on average"
 
 
 def _section(title: str, entries: dict[str, str]) -> Iterator[str]:

@@ -65,7 +65,12 @@ _OUT_OF_MEMORY = (
 
 
 def make_run(
-    workload: CommandWorkload, folder: Path, outputs: Path, signals: SignalPage, limits: Limits
+    workload: CommandWorkload,
+    folder: Path,
+    outputs: Path,
+    signals: SignalPage,
+    limits: Limits,
+    watch: Callable[[int], None],
 ) -> Callable[[Trial], None]:
     """Make the function that runs a trial of this command line.
 
@@ -75,11 +80,12 @@ def make_run(
         outputs: the file for the programs' output.
         signals: tells when all processes of the job received a signal.
         limits: on the program's run time and on the time without a report.
+        watch: is called periodically with the process group of a program that runs.
     """
     template = (folder / workload.template).read_text(encoding="utf-8") if workload.template else ""
 
     def run(trial: Trial) -> None:
-        _Run(workload, folder, outputs, signals, limits, trial).run(template)
+        _Run(workload, folder, outputs, signals, limits, watch, trial).run(template)
 
     return run
 
@@ -94,6 +100,7 @@ class _Run:
         outputs: Path,
         signals: SignalPage,
         limits: Limits,
+        watch: Callable[[int], None],
         trial: Trial,
     ) -> None:
         self._workload = workload
@@ -101,6 +108,7 @@ class _Run:
         self._outputs = outputs
         self._signals = signals
         self._limits = limits
+        self._watch = watch
         #: When a metric was last found; and why the program was killed, if it was.
         self._reported_ns = time.monotonic_ns()
         self._overdue = ""
@@ -204,6 +212,7 @@ class _Run:
     def _keep_time(self, program: subprocess.Popen[bytes]) -> None:
         """Kill a program that has exceeded a limit; its output is kept like any other."""
         limits, now_ns = self._limits, time.monotonic_ns()
+        self._watch(program.pid)
         if now_ns > self._kill_at_ns:
             kill_group(program.pid)
         if self._overdue or self._trial.is_pruned:

@@ -52,7 +52,7 @@ class TrialDevice:
 
     def __init__(self, name: str, gpus: Sequence[str], *, worker: int, checks: bool, spec: Spec) -> None:
         self.name = name
-        self._gpus = gpus
+        self.gpus = gpus
         self._worker = worker
         self._is_shared = spec.devices_per_trial < 1
         #: None if the sweep file does not set it.
@@ -66,13 +66,13 @@ class TrialDevice:
         with_product = not is_shared and (mode is not None or "torch" in sys.modules)
         if is_gpu and _is_in_use():
             with_product = False
-        found = _in_child(lambda: _measure(is_gpu, self._gpus, with_product, is_shared), _WITHIN_S)
+        found = _in_child(lambda: _measure(is_gpu, self.gpus, with_product, is_shared), _WITHIN_S)
         return CheckedRecord(self._worker, time.time(), **found)
 
     def open_meter(self) -> EnergyMeter:
         """The meter of its energy; after the check, whose process opens the sensors for itself."""
         # The counter of a shared GPU also counts the energy of other workers' trials.
-        return open_meter(() if self._is_shared else self._gpus)
+        return open_meter(() if self._is_shared else self.gpus)
 
 
 def _is_in_use() -> bool:

@@ -43,6 +43,9 @@ class Gathered:
         self._energy_j: list[float | None] = []
         #: Empty while no objective of Optuna has ended.
         self._suggested: list[dict[str, Any] | None] = []
+        #: Empty while none is known.
+        self._gpu_memory: list[float | None] = []
+        self._gpu_busy: list[float | None] = []
 
     def add_complete(
         self,
@@ -94,11 +97,20 @@ class Gathered:
         self._add(number, attempt, _FAILED, started_at, wall_time_s, metrics)
         self._note(cause, message)
 
-    def note_last(self, energy_j: float | None, suggested: dict[str, Any] | None = None) -> None:
-        """Note the energy of the trial that was added last, and what its objective asked for."""
-        if energy_j is not None or self._energy_j:
-            self._energy_j += [None] * (len(self.numbers) - 1 - len(self._energy_j))
-            self._energy_j.append(energy_j)
+    def note_last(
+        self,
+        energy_j: float | None,
+        suggested: dict[str, Any] | None = None,
+        memory: float | None = None,
+        busy: float | None = None,
+    ) -> None:
+        """Note what was measured in the trial that was added last, and what its objective asked for."""
+        for column, value in (
+            (self._energy_j, energy_j), (self._gpu_memory, memory), (self._gpu_busy, busy),
+        ):  # fmt: skip
+            if value is not None or column:
+                column += [None] * (len(self.numbers) - 1 - len(column))
+                column.append(value)
         if suggested is not None or self._suggested:
             self._suggested += [None] * (len(self.numbers) - 1 - len(self._suggested))
             self._suggested.append(suggested)
@@ -127,7 +139,7 @@ class Gathered:
         return EndedBlock(
             self._worker, self._slot, self.numbers, self._attempts, self._states, self._started_at,
             self._wall_time_s, self._metrics, self._causes, self._messages, self.warm, self._energy_j,
-            self._pruned_at, self._suggested,
+            self._pruned_at, self._suggested, self._gpu_memory, self._gpu_busy,
         )  # fmt: skip
 
     def _add(

@@ -16,11 +16,20 @@ from mpisweep.workloads.trial import Trial
 __all__ = ["load_or_report"]
 
 
-def load_or_report(spec: Spec, outputs: Path, signals: SignalPage) -> Callable[[Trial], Any]:
-    """Load the workload; if that fails, return a function that raises the error in every trial."""
+def load_or_report(
+    spec: Spec, outputs: Path, signals: SignalPage, watch: Callable[[int], None]
+) -> Callable[[Trial], Any]:
+    """Load the workload; if that fails, return a function that raises the error in every trial.
+
+    Args:
+        spec: the sweep file.
+        outputs: the file for the output of programs.
+        signals: tells when all processes of the job received a signal.
+        watch: is called periodically with the process group of a program that runs.
+    """
     try:
         if isinstance(spec.workload, CommandWorkload):
-            return make_run(spec.workload, spec.folder, outputs, signals, spec.limits)
+            return make_run(spec.workload, spec.folder, outputs, signals, spec.limits, watch)
         return load_function(spec)
     except BaseException as error:
         problem, where = error, error.__traceback__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import select
 from collections import deque
 from collections.abc import Iterator
 
@@ -26,6 +27,10 @@ class Orders:
         self._line = line
         #: Frames that were received and not handled yet.
         self._frames: deque[Frame] = deque()
+
+    def arrive_within(self, seconds: float) -> bool:
+        """Whether a message, or the end of the line, arrives within this time."""
+        return bool(self._frames) or bool(select.select([self._line], [], [], seconds)[0])
 
     def next_block(self) -> tuple[AssignedBlock, Team | None]:
         """Wait for trials; return them with this process's team, if the trial has several ranks.

@@ -39,6 +39,7 @@ from mpisweep.workloads.devicecheck import TrialDevice
 from mpisweep.workloads.failure import cause_of, exit_by, killed_by, log_failure, message_of
 from mpisweep.workloads.function import to_metrics
 from mpisweep.workloads.gathering import Gathered
+from mpisweep.workloads.gpuuse import GpuUse
 from mpisweep.workloads.jobsignals import JobSignals
 from mpisweep.workloads.leftovers import end_leftovers, exit_now, has_children
 from mpisweep.workloads.loading import load_or_report
@@ -54,6 +55,9 @@ from mpisweep.workloads.trial import DivergedError, Trial, remove_checkpoint
 
 __all__ = ["serve"]
 
+#: How long a process that holds memory of a GPU that others share waits for a trial, in seconds; the next one
+#: holds none.
+LINGER_S = 1.0
 #: How long a result waits for others, in seconds, unless the next trial takes longer.
 _GATHER_S = 0.005
 #: A trial shorter than this cannot have started a process, in seconds.
@@ -156,6 +160,7 @@ class _Loop:
         self._job = JobSignals(page, signals, has_handlers=self._runs_here)
         self._uses_gpu = self._runs_here and device.name != "cpu"
         self._meter = EnergyMeter(())
+        self._use = GpuUse(with_memory=spec.packs and device.name != "cpu")
         self._is_warm = False
         #: The state before the first trial; None before the workload is loaded, and for programs.
         self._start: StartState | None = None
@@ -172,19 +177,20 @@ class _Loop:
         )
 
     def run(self) -> None:
-        """Run trials until the line is closed."""
+        """Run trials until the line is closed, or until it is better that another process goes on."""
         outputs = output_file(self._log_file.parent, self._worker, self._slot)
         with self._limited:
-            run = load_or_report(self._spec, outputs, self._signals)
+            run = load_or_report(self._spec, outputs, self._signals, self._use.watch)
         if os.getpid() != self._process:
             exit_now(0)
         if (checked := self._device.check()) is not None:
             self._line.send(CHECKED, encode(checked))
         self._meter = self._device.open_meter()
+        self._use.open(self._device.gpus)
         if self._runs_here:
             self._start = StartState()
         self._line.send(READY)
-        while True:
+        while not self._use.holds_memory or self._orders.arrive_within(LINGER_S):
             block, team = self._orders.next_block()
             self._run_block(block, run, team)
 
@@ -207,6 +213,7 @@ class _Loop:
             self._next += 1
         self._page.note_idle()
         self._send_gathered()
+        self._use.release()
 
     def _run_trial(
         self,
@@ -226,6 +233,7 @@ class _Loop:
             self._next, number, attempt, repeat, params, team, partial(self._send_reports, number, attempt)
         )
         self._meter.begin()
+        self._use.begin()
         started_at = time.time()
         started = time.perf_counter()
         try:
@@ -237,12 +245,14 @@ class _Loop:
                 metrics = trial.names.all_kept(metrics)
             wall_time_s = time.perf_counter() - started
             self._meter.end(wall_time_s)
+            self._use.end(wall_time_s)
         except BaseException as error:
             wall_time_s = time.perf_counter() - started
             if os.getpid() != self._process:
                 where = f"trial {number}, attempt {attempt}, in a process that it has forked"
                 exit_by(error, where, self._log_file)
             self._meter.end(wall_time_s)
+            self._use.end(wall_time_s)
             self._on_raised(trial, error, started_at, wall_time_s)
         else:
             if not self._on_returned(trial, metrics, odd, started_at, wall_time_s):
@@ -269,13 +279,17 @@ class _Loop:
             trial.number, trial.attempt, started_at, wall_time_s, trial.last_reported, cause,
             message_of(error, cause, below=__file__),
         )  # fmt: skip
-        gathered.note_last(self._meter.energy_j, trial.suggested)
+        self._note_measured(trial)
         if cause is FailureCause.OUT_OF_MEMORY or trial.team is not None or self._uses_gpu:
             # The trial may have left memory on the device, fragmentation or connections behind: a new process
             # for the next trial costs less than another trial that fails for that.
             gathered.warm = self._is_warm and (of_device or cause is FailureCause.OUT_OF_MEMORY)
             self._send_gathered()
             raise SystemExit(0) from None
+
+    def _note_measured(self, trial: Trial) -> None:
+        use = self._use
+        self._gathered.note_last(self._meter.energy_j, trial.suggested, use.memory, use.busy)
 
     def _renew(self, trial: Trial) -> None:
         """End the process if the frames of an exception may hold memory on the device, or connections."""
@@ -289,7 +303,7 @@ class _Loop:
             trial.number, trial.attempt, started_at, wall_time_s, trial.last_reported,
             message or trial.notice or trial.names.notice, trial.last_step,
         )  # fmt: skip
-        self._gathered.note_last(self._meter.energy_j, trial.suggested)
+        self._note_measured(trial)
 
     def _on_returned(
         self, trial: Trial, metrics: dict[str, float], odd: str, started_at: float, wall_time_s: float
@@ -308,7 +322,7 @@ class _Loop:
         missing = [name for name in self._objectives if name not in metrics and trial.rank == 0]
         odd = odd or (f"{ENDED_WELL} its objective {missing[0]!r} was never reported" if missing else "")
         self._gathered.add_complete(trial.number, trial.attempt, started_at, wall_time_s, metrics, odd)
-        self._gathered.note_last(self._meter.energy_j, trial.suggested)
+        self._note_measured(trial)
         return True
 
     def _clear_up(self, ended_at: float, wall_time_s: float, team: Team | None) -> None:

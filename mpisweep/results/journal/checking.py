@@ -117,7 +117,8 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
         "metrics": _dict_of(_list_of(_or_none(_is_number))),
         "causes": _list_of(_one_of(*map(int, FailureCause))), "messages": _list_of(_is_text),
         "warm": _is_flag, "energy_j": _list_of(_or_none(_is_number)), "pruned_at": _list_of(_is_int),
-        "suggested": _list_of(_or_none(_is_suggested)),
+        "suggested": _list_of(_or_none(_is_suggested)), "gpu_memory": _list_of(_or_none(_is_number)),
+        "gpu_busy": _list_of(_or_none(_is_number)), "gpu_trials": _list_of(_or_none(_is_number)),
     },
     "unfinished": {
         "worker": _is_count, "numbers": _list_of(_is_count), "attempts": _list_of(_is_count),
@@ -125,6 +126,9 @@ _FIELDS: Mapping[str, Mapping[str, Check]] = {
     },
     "left": {"worker": _is_count, "left_at": _is_number, "why": _is_text},
     "quarantine": {"worker": _is_count, "at": _is_number, "why": _is_text},
+    "sharing": {
+        "at": _is_number, "device_kind": _is_text, "trials": _is_count, "gain": _is_number,
+    },
     "request": {
         "request": _is_text, "what": lambda value: value in tuple(RequestKind), "by": _is_text,
         "asked_at": _is_number, "applied_at": _is_number, "numbers": _list_of(_is_count),
@@ -156,7 +160,10 @@ def _lengths_agree(record: Record) -> bool:
     columns = [getattr(record, name, numbers) for name in ("attempts", "states", "started_at", "wall_time_s")]
     columns += getattr(record, "metrics", {}).values()
     columns += [c for c in getattr(record, "parameters", {}).values() if isinstance(c, list)]
-    optional = ("causes", "messages", "energy_j", "pruned_at", "suggested", "configurations", "repeats")
+    optional = (
+        "causes", "messages", "energy_j", "pruned_at", "suggested", "configurations", "repeats",
+        "gpu_memory", "gpu_busy", "gpu_trials",
+    )  # fmt: skip
     columns += [column for name in optional if (column := getattr(record, name, None))]
     adds = record.kind == "trials" or (isinstance(record, RequestRecord) and record.what == RequestKind.ADD)
     if adds and numbers != list(range(numbers[0], numbers[0] + count) if numbers else []):

@@ -204,8 +204,7 @@ def merge(
         baseline=next((part.baseline for part in reversed(sources) if part.baseline is not None), None),
     )  # fmt: skip
     merged.imported = next((part.imported for part in sources if part.imported["source"]), merged.imported)
-    # The members take no requests.
-    merged.requests, merged.retried = base.requests, retried_attempts(base.requests)
+    merged.requests, merged.retried = base.requests, retried_attempts(base.requests)  # members take none
     merged.grow(max(shared.count, *(part.count for part in sources), *(one.numbers.stop for one in rounds)))
     add_proposed(merged, rounds)
     rows = _append_tables(merged, base, parts, superseded(leases))
@@ -249,8 +248,9 @@ def _append_tables(
     for member, part in [("", base), *parts.items()]:
         allocations, workers = len(merged.allocations["run"]), len(merged.workers["rank"])
         begins[member] = workers
-        for name, column in merged.allocations.items():
-            column.extend(part.allocations[name])
+        for into, table in ((merged.allocations, part.allocations), (merged.sharing, part.sharing)):
+            for name, column in into.items():
+                column.extend(table[name])
         for name, column in merged.workers.items():
             values = part.workers[name]
             column.extend([value + allocations for value in values] if name == "allocation" else values)

@@ -104,4 +104,6 @@ def assign(
         core.slots.give(slot, numbers, attempts, now, are_bound=are_bound)
         if core.is_timed:
             note_slot(core, slot, now)
+        if core.packing is not None:
+            core.packing.begin(slot, numbers[0], core.memory.fresh)
     return Assign(slots, numbers, attempts, core.policy.fresh_process or numbers[0] in core.memory.fresh)

@@ -16,6 +16,7 @@ from mpisweep.scheduling.rules.blame import judge, note_slowness
 from mpisweep.scheduling.rules.learning import observe
 from mpisweep.scheduling.rules.retries import wait_again
 from mpisweep.scheduling.rules.several_ranks import on_rank_ended, on_rank_left
+from mpisweep.scheduling.rules.sharing import learn_use
 from mpisweep.scheduling.rules.withholding import learn_memory
 from mpisweep.scheduling.trials import FAILED, PRUNED
 
@@ -55,8 +56,11 @@ def on_trials_ended(core: Core, block: EndedBlock) -> list[Decision]:
         block, decisions = learn_memory(core, (slot,), block)
         if not block.numbers:
             return decisions
-    # Trials of a batch are too short to measure a device, and a pruned one takes less than expected.
-    if len(block.numbers) == 1 and block.states[0] != PRUNED:
+    block, shared = learn_use(core, slot, block)
+    decisions += shared
+    # Trials of a batch are too short to measure a device, a pruned one takes less than expected, and one that
+    # shares its GPU as measured may take more.
+    if len(block.numbers) == 1 and block.states[0] != PRUNED and core.packing is None:
         decisions += note_slowness(core, slot, block.numbers[0], block.wall_time_s[0])
     observe(core, block)
     if core.search is not None:

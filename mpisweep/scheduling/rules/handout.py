@@ -20,6 +20,7 @@ from itertools import islice
 
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision
+from mpisweep.scheduling.packing import Packing
 from mpisweep.scheduling.proposals import SHORT_S
 from mpisweep.scheduling.rules.assigning import (
     MAX_BATCH,
@@ -50,6 +51,9 @@ def fill(core: Core, decisions: list[Decision], now: float) -> None:
     waiting, slots = core.waiting, core.slots
     if slots.kept or waiting.wide():
         fill_wide(core, decisions, now)
+    if core.packing is not None:
+        _fill_packed(core, core.packing, decisions, now)
+        return
     if core.memory.any_bound:
         _fill_bound(core, decisions, now)
     if waiting.count():
@@ -74,6 +78,29 @@ def _fill_idle(core: Core, decisions: list[Decision], now: float) -> None:
         if not core.model.is_known or not is_within(core, waiting.next(), left_s):
             return
         assign_next(core, next(iter(slots.kept_idle)), batch_size(core), left_s, decisions, now)
+
+
+def _fill_packed(core: Core, packing: Packing, decisions: list[Decision], now: float) -> None:
+    """Hand out trials one by one, to GPUs that have room for them."""
+    if core.away:
+        # Trials that run there may be on any GPU.
+        return
+    waiting, slots, alone = core.waiting, core.slots, core.memory.fresh
+    left_s = (core.policy.deadline - now) / packing.stretch
+    for kind, queue in core.memory.bound.items():
+        while queue and is_within(core, queue[0], left_s):
+            of_kind = [slot for slot in slots.idle if core.memory.kinds.get(slot) == kind]
+            slot = packing.choose(of_kind, queue[0], alone)
+            if slot is None:
+                break
+            decisions.append(assign(core, (slot,), [queue.popleft()], now, are_bound=True))
+    waiting.set_aside(left_s)
+    while waiting.count():
+        slot = packing.choose(slots.idle, waiting.next(), alone)
+        if slot is None:
+            return
+        decisions.append(assign(core, (slot,), [waiting.take()], now))
+        waiting.set_aside(left_s)
 
 
 def _fill_ahead(core: Core, decisions: list[Decision], now: float) -> None:

@@ -21,6 +21,7 @@ from mpisweep.scheduling.events import Proposed, ProposedRound, RoundsProposed
 from mpisweep.scheduling.proposals import Proposals
 from mpisweep.scheduling.rules.assigning import BATCH_S
 from mpisweep.scheduling.rules.reclaiming import mark_all_changed
+from mpisweep.scheduling.rules.sharing import alone_s
 from mpisweep.scheduling.trials import COMPLETE, FAILED, PRUNED
 from mpisweep.search.base import AddingSearch
 from mpisweep.spec.space import Configuration
@@ -44,18 +45,28 @@ def observe(core: Core, block: EndedBlock) -> None:
     if core.rules is not None:
         core.rules.note(block.states, block.metrics.get(core.rules.objective))
     # Failed trials say little about the durations of others.
-    if FAILED not in block.states:
+    if FAILED not in block.states and core.packing is None:
         core.model.observe(block.numbers, block.wall_time_s)
         return
     kept = [i for i, state in enumerate(block.states) if state in (COMPLETE, PRUNED)]
-    core.model.observe([block.numbers[i] for i in kept], [block.wall_time_s[i] for i in kept])
+    measured = [(block.numbers[i], seconds) for i in kept if (seconds := alone_s(core, block, i)) is not None]
+    core.model.observe([number for number, _ in measured], [seconds for _, seconds in measured])
 
 
 def learn_durations(core: Core, now: float) -> None:
     """Fit the durations again, then update the queues and the timetable."""
     given_at = core.slots.given_at
     # A slot that was given more trials since runs its first one for longer than that.
-    core.model.fit({next(iter(held)): now - given_at[slot] for slot, held in core.slots.held.items() if held})
+    running = {
+        next(iter(held)): (now - given_at[slot], slot) for slot, held in core.slots.held.items() if held
+    }
+    packing = core.packing
+    core.model.fit(
+        {
+            number: seconds if packing is None else seconds / (packing.slowdown(slot) or packing.stretch)
+            for number, (seconds, slot) in running.items()
+        }
+    )
     # Sorting a hundred thousand trials takes longer than running them if each is this short.
     if core.waiting.count_aside or (core.model.longest_s or 0.0) > BATCH_S:
         core.waiting.reconsider()
@@ -91,12 +102,14 @@ def ask_race(core: Core, decisions: list[Decision]) -> None:
         return
     # Withheld trials are for idle slots too.
     waiting = len(core.waiting) + len(core.slots.with_backlog)
-    wanted = race.ask(0 if core.memory else max(0, len(core.slots.idle) - waiting))
+    wanted = race.ask(0 if core.memory else max(0, core.free_places - waiting))
     if not wanted:
         return
     alike = [race.first_trial(configuration) for configuration, _ in wanted]
     numbers = core.trials.grow(len(wanted))
     core.model.repeat(alike)
+    if core.packing is not None:
+        core.packing.footprints.repeat(alike)
     core.waiting.grow(len(wanted), [core.waiting.width(number) for number in alike])
     for configuration, repeat in wanted:
         race.add(configuration, repeat)
@@ -117,8 +130,8 @@ def ask_ahead(core: Core, proposals: Proposals, decisions: list[Decision]) -> No
         # There may be trials to lease.
         return
     count = proposals.ask(
-        slots=len(core.slots.held) + len(core.away),
-        idle=len(core.slots.idle),
+        slots=core.places + len(core.away),
+        idle=core.free_places,
         waiting=len(core.waiting) + len(core.slots.with_backlog),
         usual_s=core.model.usual_s,
     )
@@ -177,5 +190,7 @@ def add_trials(
     """Add trials that wait, in no queue yet; returns their numbers."""
     numbers = core.trials.grow(len(configurations))
     core.model.grow(configurations)
+    if core.packing is not None:
+        core.packing.footprints.add(configurations)
     core.waiting.grow(len(configurations), widths)
     return numbers

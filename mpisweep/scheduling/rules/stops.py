@@ -32,6 +32,8 @@ def check_common_error(core: Core, block: EndedBlock) -> list[Decision]:
 def check_rules(core: Core, rules: Stopping, now: float) -> list[Decision]:
     """Stop the sweep if a rule of [stop] holds; running trials are interrupted, as by a request."""
     if rules.is_due(now):
-        rules.note_time(now, (slot.rank for slot, trials in core.slots.held.items() if trials))
+        packing = core.packing
+        busy = [slot for slot, trials in core.slots.held.items() if trials]
+        rules.note_time(now, [(slot.rank, packing.sharing_gpu(slot) if packing else 0) for slot in busy])
     reason = rules.reached()
     return [] if reason is None else on_stop_requested(core, reason)

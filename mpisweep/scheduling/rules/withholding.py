@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf
 
@@ -23,7 +23,11 @@ __all__ = ["has_slots", "learn_memory", "ration", "release_withheld", "rule_out"
 def learn_memory(core: Core, slots: tuple[Slot, ...], block: EndedBlock) -> tuple[EndedBlock, list[Decision]]:
     """Learn from a block what fits; returns it without the trials that must run again."""
     kind = core.memory.kind_of(slots)
-    again = core.memory.judge(block, kind, len(slots))
+    packing = core.packing
+    crowded = frozenset(
+        number for number in block.numbers if packing is not None and packing.was_crowded(slots[0], number)
+    )
+    again = core.memory.judge(block, kind, len(slots), crowded)
     if not again:
         return block, []
     decisions: list[Decision] = []
@@ -41,7 +45,9 @@ def learn_memory(core: Core, slots: tuple[Slot, ...], block: EndedBlock) -> tupl
 
 def ration(core: Core, decisions: list[Decision], now: float) -> None:
     """Queue trials that need not be withheld any more, and trials that test the frontier."""
-    idle = {} if core.waiting.count() else core.slots.idle_of_kind
+    idle: Mapping[str, int] = {} if core.waiting.count() else core.slots.idle_of_kind
+    if core.packing is not None and idle:
+        idle = core.packing.empty_places(core.slots.idle)
     if core.waiting.any_widths:
         core.memory.note_room(core.slots.count_usable, partial(has_slots, core))
     plan = core.memory.plan(core.trials.states, idle, now)

@@ -22,6 +22,8 @@ def on_worker_joined(core: Core, event: WorkerJoined, now: float) -> list[Decisi
     slots = [Slot(rank, index) for index in range(event.slots)]
     core.slots.nodes |= dict.fromkeys(slots, event.host)
     core.memory.note_worker(slots, event.kind, now)
+    if core.packing is not None:
+        core.packing.note_worker(slots, event.packed_gpu, event.kind)
     for index in event.gone:
         core.gone.setdefault(Slot(rank, index), "a process that cannot be ended may have its device")
     decisions: list[Decision] = []
