@@ -225,3 +225,14 @@ def test_a_trial_on_two_gpus_has_the_energy_of_both(folder, tmp_path, environmen
     # Each rank measures its own time; on a busy machine they differ.
     assert power_w == pytest.approx(500.0, rel=0.15)
     assert energy_j == pytest.approx(500.0 * package.load(folder / "r.h5").trials["wall_time"][0], rel=0.15)
+
+
+def test_in_a_block_the_use_of_the_gpu_stays_with_its_trial():
+    gathered = Gathered(0, 0)
+    for number, memory in enumerate([None, 0.2, None]):
+        gathered.add_complete(number, 1, 0.0, 1.0, {}, "")
+        gathered.note_last(None, None, memory, 0.5)
+    block = gathered.block()
+    assert (block.gpu_memory, block.gpu_busy) == ([None, 0.2, None], [0.5, 0.5, 0.5])
+    kept = without(block, frozenset({0}))
+    assert (kept.gpu_memory, kept.gpu_busy) == ([0.2, None], [0.5, 0.5])

@@ -65,6 +65,8 @@ class GpuUse:
 
     def begin(self) -> None:
         """Note that a trial begins."""
+        if not (self._with_memory or self._sensors):
+            return
         self.memory = self.busy = self._of_program = None
         self._started_at = self._clock()
         if self._with_memory and (torch := _torch_on_gpu()) is not None:
