@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from mpisweep.batch.answers import answer_of
 from mpisweep.batch.jobfacts import NO_SYSTEM, Allocation, JobTimes
 from mpisweep.batch.registry import batch_system, recognise, unusable_plugins
 
@@ -68,7 +68,8 @@ def with_end(
         is_end_known = allocation.ends_at is not None
         if is_end_known and not (also_wait and allocation.queue_wait_s is None):
             break
-        text = _ask(question, plain, _ASK_WAIT_S if is_end_known else _ASK_S)
+        answer = answer_of(question, _ASK_WAIT_S if is_end_known else _ASK_S, plain)
+        text = "" if answer is None else answer.stdout
         times = system.answer(text, allocation.job_id, time.time()).sane(time.time())
         allocation = replace(
             allocation,
@@ -97,24 +98,6 @@ def wrongly_started(environment: Mapping[str, str] = os.environ) -> str:
     """One sentence if the batch system has started copies of this launcher as ranks; else empty."""
     system = recognise(environment)
     return system.wrongly_started(environment) if system else ""
-
-
-def _ask(command: tuple[str, ...], environment: Mapping[str, str], limit_s: float) -> str:
-    try:
-        asked = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=limit_s,
-            check=False,
-        )
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        log.debug("%s: %s", command[0], error)
-        return ""
-    return asked.stdout
 
 
 def _text_of(path: str) -> str:

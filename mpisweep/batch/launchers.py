@@ -29,13 +29,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from mpisweep.batch.answers import answer_of
 from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.placement import Placement
 from mpisweep.batch.registry import batch_system
@@ -256,24 +256,10 @@ def _of_srun(launcher: Launcher, allocation: Allocation, placement: Placement) -
 
 
 def _output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_VERSION_S,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout + done.stderr
+    answer = answer_of(command, _VERSION_S, environment)
+    return "" if answer is None else answer.stdout + answer.stderr
 
 
 def _works(command: Sequence[str]) -> bool:
-    try:
-        return subprocess.run(command, capture_output=True, timeout=_VERSION_S, check=False).returncode == 0
-    except (OSError, subprocess.SubprocessError):
-        return False
+    answer = answer_of(command, _VERSION_S)
+    return answer is not None and answer.returncode == 0

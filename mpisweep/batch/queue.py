@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import subprocess
 from collections.abc import Mapping, Sequence
 
+from mpisweep.batch.answers import answer_of
 from mpisweep.batch.base import BatchSystem
 from mpisweep.batch.jobfacts import JobState, QueuedJob
 
@@ -30,14 +30,9 @@ def ask(system: BatchSystem, job_ids: Sequence[str]) -> dict[str, QueuedJob] | N
     if not job_ids:
         return {}
     for command in system.listings(job_ids, os.getuid(), _user()):
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=_ASK_S, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            continue
-        if system.has_answered(done.returncode, done.stderr):
-            listed = parse_answer(system, done.stdout)
+        answer = answer_of(command, _ASK_S)
+        if answer is not None and system.has_answered(answer.returncode, answer.stderr):
+            listed = parse_answer(system, answer.stdout)
             return {job: _find(listed, job) for job in job_ids}
     return None
 
