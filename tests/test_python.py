@@ -88,6 +88,8 @@ def test_a_file_a_dict_keywords_and_a_shell_give_the_same_sweep(here: Path, mpis
     first, *others = sweeps
     for other in others:
         assert other.ended == "complete"
+        # A user would type it so; the report prints it.
+        assert "--master" not in other.environment["command"]
         for column in ("number", "state", "x", "y", "loss", "repeat"):
             assert (other.trials[column] == first.trials[column]).all()
         assert other.spec.space == first.spec.space

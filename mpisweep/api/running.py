@@ -67,7 +67,7 @@ def run(
     """
     check_not_in_trial("mpisweep.run")
     asked = asked_sweep(sweep, keys, output)
-    options = ["--master", master]
+    options = [] if master == "auto" else ["--master", master]
     options += [] if workers is None else ["-n", str(workers)]
     options += [] if walltime is None else ["--walltime", str(walltime)]
     options += ["--fresh"] if fresh else []
