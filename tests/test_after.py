@@ -11,6 +11,7 @@ import h5py
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_objectives import sweep_of
 from test_results import history, opening, write_journal
 from test_usage import ended
 
@@ -186,6 +187,12 @@ def test_the_best_is_found_and_hooks_are_told_without_a_look_at_the_curves(tmp_p
     told = hooks_of(spec, tmp_path / "c.h5", Allocation("local", ""), None, is_fresh=False)
     assert told is not None
     assert told._facts.before()["best"]["number"] == 3
+
+
+def test_the_best_by_the_first_of_several_objectives_has_them_all_finite(tmp_path):
+    best = best_of(load(sweep_of(tmp_path / "s.h5", [(1.0, float("nan")), (3.0, 1.0), (2.0, 5.0)])))
+    assert best is not None
+    assert (best.number, best.value, best.runs) == (2, 2.0, 1)
 
 
 def test_a_configuration_that_lacks_an_unlucky_seed_is_not_the_best_for_that(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from mpisweep.progress import counted, sharing_text
 from mpisweep.records import AttemptEnd, EndReason, FailureCause, TrialState
 from mpisweep.results import journal_folder, shares_folder
-from mpisweep.results.configurations import runs_of
+from mpisweep.results.best import best_means
 from mpisweep.results.holder import is_surely_gone
 from mpisweep.results.load import Sweep, imported_counts, stop_progress, total_trials, trials_to_come
 from mpisweep.results.shares.folder import members, part_file
@@ -183,37 +183,16 @@ def sweep_status(sweep: Sweep) -> Status:
 
 
 def _bests(sweep: Sweep) -> list[BestTrial | None]:
-    """The best by each objective; with repeats by the means of configurations, as in the tables."""
+    """The best by each objective: trials, or configurations as soon as one has two complete runs."""
     names = [objective.name for objective in sweep.objectives]
-    if sweep.spec.repeats.first > 1 and all(name in sweep.metrics for name in names):
-        means = _best_means(sweep, names)
-        if means:
-            return means
-    return [_best(sweep, name) for name in names]
-
-
-def _best_means(sweep: Sweep, names: list[str]) -> list[BestTrial | None]:
-    """Nothing before any configuration has two complete runs."""
-    if len(names) == 1:
-        runs = runs_of(sweep.trials, sweep.metric_column(names[0]))
-        best = runs.best_mean(minimize=sweep.objectives[0].sign > 0) if runs.is_repeated else None
-        if best is None:
-            return []
-        found = [(int(runs.first[best]), runs.mean(best), int(runs.counts[best]))]
-    else:
-        front = sweep.tradeoff()
-        if not front.is_repeated:
-            return []
-        entries = np.argmin(front.values * [one.sign for one in sweep.objectives], axis=0).tolist()
-        found = [
-            (int(front.rows[entry]), float(front.values[entry, place]), int(front.count[entry]))
-            for place, entry in enumerate(entries)
-        ]
-    trials = [int(sweep.trials["number"][row]) for row, _, _ in found]
-    return [
-        BestTrial(name, mean, trial, _searched(sweep, trial), count)
-        for name, trial, (_, mean, count) in zip(names, trials, found, strict=True)
-    ]
+    means, is_repeated = best_means(sweep) if sweep.spec.repeats.first > 1 else ([], False)
+    if not is_repeated:
+        return [_best(sweep, name) for name in names]
+    found: list[BestTrial | None] = []
+    for name, mean in zip(names, means, strict=True):
+        number = int(sweep.trials["number"][mean.row])
+        found.append(BestTrial(name, mean.value, number, _searched(sweep, number), mean.runs))
+    return found
 
 
 def _best(sweep: Sweep, objective: str) -> BestTrial | None:
