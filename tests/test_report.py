@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from test_figures import resnet_sweep
 from test_objectives import repeated_sweep, sweep_of
 from test_results import history, opening, write_journal
 from test_usage import HOUR, LOST, assigned, ended, written
-from waiting import wait_for
+from waiting import PATIENCE_S, wait_for
 
 import mpisweep as package
 from mpisweep.blocks import (
@@ -244,28 +246,34 @@ def test_the_page_is_written_again_until_the_sweep_has_ended(folder, environment
         'workload = "workloads:gated"\n[parameters]\nx = { from = 1, to = 6 }\n', encoding="utf-8"
     )
     command = [sys.executable, "-m", "mpisweep"]
-    run = subprocess.Popen(
-        [*command, "run", "s.toml", "-o", "s.h5", "-n", "1", "--quiet"], cwd=folder, env=environment
-    )
-    wait_for(lambda: (folder / "begun.0").exists())
     report = [*command, "report", "s.h5", "--every", "0.1", "-o"]
     pages = [folder / "followed.html", folder / "left.html"]
-    followed, left = (
-        subprocess.Popen([*report, page.name], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
-        for page in pages
+    # A process that was started in the background ignores interrupts, and so do its children.
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    start = partial(
+        subprocess.Popen, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=heard
     )
-    wait_for(lambda: all(page.exists() for page in pages))
-    shown = pages[1].read_text(encoding="utf-8")
-    assert '<meta http-equiv="refresh" content="1">' in shown
-    assert "No trial has ended yet: 0 of 6, 1 trial running." in shown
-    assert re.search(r"Written at [\d-]+ [\d:]+; this page is written again every 0\.1 s\.", shown)
-    left.send_signal(2)
-    assert (left.communicate()[0], left.returncode) == ("left.html\n", 0)
-    # A page that is no longer written does not reload itself.
-    assert 'http-equiv="refresh"' not in pages[1].read_text(encoding="utf-8")
-    (folder / "go").touch()
-    assert run.wait() == 0
-    assert (followed.communicate()[0], followed.returncode) == ("followed.html\n", 0)
+    started = [start([*command, "run", "s.toml", "-o", "s.h5", "-n", "1", "--quiet"])]
+    try:
+        wait_for(lambda: (folder / "begun.0").exists())
+        started += [start([*report, page.name]) for page in pages]
+        run, followed, left = started
+        wait_for(lambda: all(page.exists() for page in pages))
+        shown = pages[1].read_text(encoding="utf-8")
+        assert '<meta http-equiv="refresh" content="1">' in shown
+        assert "No trial has ended yet: 0 of 6, 1 trial running." in shown
+        assert re.search(r"Written at [\d-]+ [\d:]+; this page is written again every 0\.1 s\.", shown)
+        left.send_signal(signal.SIGINT)
+        assert (left.communicate(timeout=PATIENCE_S)[0], left.returncode) == ("left.html\n", 0)
+        # A page that is no longer written does not reload itself.
+        assert 'http-equiv="refresh"' not in pages[1].read_text(encoding="utf-8")
+        (folder / "go").touch()
+        assert run.wait(PATIENCE_S) == 0
+        assert (followed.communicate(timeout=PATIENCE_S)[0], followed.returncode) == ("followed.html\n", 0)
+    finally:
+        for process in started:
+            process.terminate()
+            process.communicate()
     last = pages[0].read_text(encoding="utf-8")
     assert 'http-equiv="refresh"' not in last
     assert "Written at" not in last
