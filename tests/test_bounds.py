@@ -200,6 +200,7 @@ class Alone(Line):
             trials_folder=folder,
             log_file=folder / "log",
             watch_reports=False,
+            data=None,
         )
 
     def send(self, kind: int, body: bytes = b"", first: int = 0, second: int = 0) -> None:

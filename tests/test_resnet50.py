@@ -61,6 +61,7 @@ class Trial:
     """A trial that records its reports."""
 
     is_pruned = False
+    data = None
 
     params: dict
     seed: int = 1
