@@ -53,7 +53,7 @@ class _Run:
     bound: float
     #: Whether any other slot held memory of the GPU meanwhile.
     is_crowded: bool
-    #: Whether its slot had run a trial before, so that its process is warm.
+    #: Whether its slot had just run another trial, so that its process is warm.
     is_warm: bool
 
 
@@ -135,7 +135,8 @@ class Packing:
         bound = None if number in alone else self.footprints.bound(number, gpu.kind)
         for run in gpu.runs.values():
             run.is_crowded = True
-        is_warm = gpu.lingering.pop(slot, None) is not None
+        ended_at, _ = gpu.lingering.pop(slot, (-inf, 0.0))
+        is_warm = self.now - ended_at < LINGERS_S / 2
         gpu.runs[slot] = _Run(
             number, self.now, integral, inf if bound is None else bound, beside > 0, is_warm
         )
@@ -188,7 +189,7 @@ class Packing:
         return (self._gpu_of[slot].advance(self.now) - run.integral) / (self.now - run.started_at)
 
     def was_warm(self, slot: Slot, number: int) -> bool:
-        """Whether a slot had run another trial before it began this one."""
+        """Whether a slot had just run another trial before it began this one."""
         run = self._run_of(slot, number)
         return run is not None and run.is_warm
 
@@ -231,7 +232,10 @@ class Packing:
 
     def choose(self, idle: Iterable[Slot], number: int, alone: Collection[int]) -> Slot | None:
         """The idle slot that is to run a trial; None if it fits nowhere for now."""
-        fitting = [slot for slot in idle if self._admits(slot, number, alone)]
+        bounds: dict[str, float | None] = {}
+        for kind in self.sharing:
+            bounds[kind] = None if number in alone else self.footprints.bound(number, kind)
+        fitting = [slot for slot in idle if self._admits(slot, bounds)]
         # A GPU of its own if there is one, then the emptiest, and there the slot that ran a trial last.
         return min(fitting, key=self._preference, default=None)
 
@@ -242,15 +246,18 @@ class Packing:
         ended_at, _ = gpu.lingering.get(slot, (-inf, 0.0))
         return len(gpu.runs), gpu.held_beside(slot, self.now), -ended_at, slot
 
-    def _admits(self, slot: Slot, number: int, alone: Collection[int]) -> bool:
+    def _admits(self, slot: Slot, bounds: Mapping[str, float | None]) -> bool:
+        """Whether a slot may get a trial; `bounds` has what it needs at most, by kind of device."""
         gpu = self._gpu_of.get(slot)
         if gpu is None:
             return True
-        beside = gpu.held_beside(slot, self.now)
-        bound = None if number in alone else self.footprints.bound(number, gpu.kind)
+        # First what costs least: most slots are idle because their GPUs are taken.
+        if len(gpu.runs) >= self.sharing[gpu.kind].limit:
+            return False
+        beside, bound = gpu.held_beside(slot, self.now), bounds[gpu.kind]
         if bound is None or bound >= FULL:
             return beside == 0
-        return len(gpu.runs) < self.sharing[gpu.kind].limit and beside + bound <= FULL
+        return beside + bound <= FULL
 
     def free_places(self, idle: Iterable[Slot]) -> int:
         """Number of idle slots that may get a trial now, if it fits."""
