@@ -26,11 +26,14 @@ import mpisweep as package
 from mpisweep.batch import hooks as hooks_module
 from mpisweep.batch.hookcall import HookCalls, HookLog, Outcome, json_line
 from mpisweep.batch.hooks import EndedTrials, HookRun, Reached
+from mpisweep.batch.jobfacts import Allocation
 from mpisweep.batch.launch import Ended
 from mpisweep.batch.launchers import LaunchError
 from mpisweep.batch.stops import Stops
 from mpisweep.blocks import JoinedRecord, RequestRecord, TrialsBlock
+from mpisweep.cli import hooking
 from mpisweep.records import EndReason
+from mpisweep.results.compaction import compact
 from mpisweep.results.load import load
 from mpisweep.results.merged import read_merged
 from mpisweep.spec import Hooks, SpecError, parse_spec
@@ -151,21 +154,45 @@ def test_what_is_told_is_json_without_nan(tmp_path):
     assert sweep_facts(None, load(path).spec, path)["trials"] is None
 
 
+def test_the_values_of_an_objective_of_optuna_are_told_as_they_were(tmp_path):
+    """A column of the file has one type; these choices have two."""
+    path = tmp_path / "s.h5"
+    first, second = ({"params": {"kind": kind}, "distributions": {}, "user_attrs": {}} for kind in (1, "one"))
+    sweep_of_two_runs(
+        path,
+        replace(ended(0, 2, 1.0, 1.0), suggested=[first]),
+        replace(ended(1, 3, 2.0, 1.0), suggested=[second]),
+    )
+    compact(path)
+    spec = load(path).spec
+    facts = hooking._Facts(spec, path, Allocation("local", ""), is_fresh=False)
+    found = facts.ended("b", 5)
+    assert [one["parameters"]["kind"] for one in found.trials] == [1, "one"]
+    path.write_bytes(b"unreadable")
+    assert facts.ended("b", 5) is None
+    missing = hooking._Facts(spec, tmp_path / "no.h5", Allocation("local", ""), is_fresh=False)
+    assert missing.ended("b", 5) == EndedTrials([], 0)
+
+
 # ------------------------------------------------------------------------------------- calling
 
 
 class Facts:
-    """Results in which a number of trials have ended."""
+    """Results in which a number of trials have ended; the first so many reads fail."""
 
-    def __init__(self, ended: int) -> None:
+    def __init__(self, ended: int, unreadable: int = 0) -> None:
         self.left = collections.deque(range(ended))
+        self.unreadable = unreadable
         self.held: list[int] = []
 
     def before(self):
         return {"hook": "before_sweep"}
 
-    def ended(self, launch: str, at_most: int) -> EndedTrials:
+    def ended(self, launch: str, at_most: int) -> EndedTrials | None:
         self.held.append(at_most)
+        if self.unreadable:
+            self.unreadable -= 1
+            return None
         now = [self.left.popleft() for _ in range(min(at_most, len(self.left)))]
         return EndedTrials([{"number": number} for number in now], len(self.left))
 
@@ -216,6 +243,24 @@ def test_trials_that_end_while_the_run_ends_are_told(tmp_path):
     made = run_of(tmp_path, facts, Hooks(after_trial=TELL))
     made.around("launch", Stops(passes_hurry_on=False), run)
     assert [line["number"] for line in told_lines(tmp_path)] == [0, 1]
+
+
+def test_results_that_cannot_be_read_are_read_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(hooks_module, "_LOOK_S", 0.01)
+    around(run_of(tmp_path, Facts(ended=2, unreadable=3), Hooks(after_trial=TELL)))
+    assert [line["number"] for line in told_lines(tmp_path)] == [0, 1]
+    assert not caplog.records
+    around(run_of(tmp_path, Facts(ended=2, unreadable=10**6), Hooks(after_trial=TELL, backlog_s=0.2)))
+    assert caplog.messages == [
+        "after_trial was not told the trials that ended last: the results cannot be read"
+    ]
+
+
+def test_nothing_is_read_again_after_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(hooks_module, "_LOOK_S", 0.0)
+    facts = Facts(ended=6)
+    around(run_of(tmp_path, facts, Hooks(after_trial=("true",))))
+    assert len(facts.held) <= 2
 
 
 def test_a_call_tells_as_many_trials_as_the_sweep_file_allows_one_line_each(tmp_path):

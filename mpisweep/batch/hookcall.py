@@ -21,8 +21,9 @@ __all__ = ["HookCalls", "HookLog", "Outcome", "json_line"]
 _OUTPUT_BYTES = 1 << 16
 #: Bytes of output that one run adds to the log of hooks.
 _LOG_BYTES = 16 << 20
-#: Interval of asking whether its time is up, in seconds.
-_LOOK_S = 0.2
+#: First and longest pause between two looks whether it has ended, or its time is up, in seconds.
+_LOOK_FIRST_S = 0.5e-3
+_LOOK_S = 0.05
 #: Time for a killed process to end, in seconds; one that hangs in a file system may never do.
 _REAP_S = 2.0
 
@@ -82,21 +83,33 @@ class HookCalls:
                 command, cwd=self._folder, stdin=given, stdout=output, stderr=output, start_new_session=True
             )
         began = time.monotonic()
-        code = None
-        while code is None and (left_s := ends_at() - time.monotonic()) > 0:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(min(left_s, _LOOK_S))
+        code = self._await(process, ends_at)
         if code is None:
             _kill(process)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_REAP_S)
-        with self._lock:
-            self._process = None
+            reaped_by = time.monotonic() + _REAP_S
+            self._await(process, lambda: reaped_by)
         if code is None:
             return f"was killed after {time.monotonic() - began:.1f} s"
         if self._is_over and code < 0:
             return "was killed: the launcher ends"
         return "" if code == 0 else f"died of signal {-code}" if code < 0 else f"exited with {code}"
+
+    def _await(self, process: subprocess.Popen[bytes], ends_at: Callable[[], float]) -> int | None:
+        """Wait for the end of the present call and reap it; None if its time is up before.
+
+        Reaped under the lock: :meth:`end` must not kill another process that gets its number.
+        """
+        pause_s = _LOOK_FIRST_S
+        while True:
+            with self._lock:
+                code = process.poll()
+                if code is not None:
+                    self._process = None
+            left_s = ends_at() - time.monotonic()
+            if code is not None or left_s <= 0:
+                return code
+            time.sleep(min(left_s, pause_s))
+            pause_s = min(2 * pause_s, _LOOK_S)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

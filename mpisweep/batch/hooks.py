@@ -82,8 +82,11 @@ class HookFacts(Protocol):
     def before(self) -> dict[str, Any]:
         """The sweep before its ranks start."""
 
-    def ended(self, launch: str, at_most: int) -> EndedTrials:
-        """The next trials that have ended in this launch, in the order of their ends."""
+    def ended(self, launch: str, at_most: int) -> EndedTrials | None:
+        """The next trials that have ended in this launch, in the order of their ends.
+
+        None if the results cannot be read now.
+        """
 
     def after(self, launch: str, reached: Reached) -> dict[str, Any]:
         """The sweep after a launch."""
@@ -188,38 +191,48 @@ class HookRun:
 
     def _tell_trials(self, launch: str) -> None:
         """Tell trials until the launch is over and nothing waits, or the time for that is up."""
-        has_looked_last = False
-        while time.monotonic() < self._give_up_at:
+        was_over = has_read_last = False
+        is_read = True
+        while (now := time.monotonic()) < self._give_up_at:
             is_over = self._has_ended.is_set()
-            if is_over and not has_looked_last:
+            if is_over and not was_over:
                 # Some trials ended after the last look.
-                self._look(launch)
-                self._say_backlog()
-                has_looked_last = True
-            elif time.monotonic() >= self._look_at and len(self._waiting) < _HELD:
-                self._look(launch)
+                self._look_at, was_over = 0.0, True
+            # After the end nothing is added: one look is enough, unless it fails or leaves others.
+            if now >= self._look_at and len(self._waiting) < _HELD and (self._others or not has_read_last):
+                is_read = self._look(launch)
+                if is_over and is_read and not has_read_last:
+                    self._say_backlog()
+                    has_read_last = True
             if self._waiting:
                 self._say_lag()
                 self._tell_next()
-            elif is_over and not self._others:
+            elif has_read_last and not self._others:
                 return
+            elif is_over:
+                time.sleep(max(0.0, min(self._look_at, self._give_up_at) - time.monotonic()))
             else:
                 self._has_ended.wait(max(0.0, self._look_at - time.monotonic()))
+        if not is_read:
+            log.warning("after_trial was not told the trials that ended last: the results cannot be read")
         if left := len(self._waiting) + self._others:
             log.warning(
                 "after_trial was not told %s: hooks.backlog (%.3g s) is over",
                 counted(left, "ended trial"), self._hooks.backlog_s,
             )  # fmt: skip
 
-    def _look(self, launch: str) -> None:
-        """Read the trials that have ended since the last time."""
+    def _look(self, launch: str) -> bool:
+        """Read the trials that have ended since the last time; False if that is not possible now."""
         before = time.monotonic()
         found = self._facts.ended(launch, max(0, _HELD - len(self._waiting)))
         now = time.monotonic()
-        self._waiting += (_Waiting(now, trial["number"], json_line(trial)) for trial in found.trials)
-        self._others = found.others
         # If others wait there, reading them is due as soon as the last one in memory is told.
         self._look_at = now + max(_LOOK_S, (now - before) / _SHARE_OF_TIME)
+        if found is None:
+            return False
+        self._waiting += (_Waiting(now, trial["number"], json_line(trial)) for trial in found.trials)
+        self._others = found.others
+        return True
 
     def _tell_next(self) -> None:
         count = min(self._hooks.trials_per_call, len(self._waiting))

@@ -57,14 +57,17 @@ class _Facts:
         """The sweep before its ranks start."""
         return self._about("before_sweep", None if self._is_fresh else self._sweep())
 
-    def ended(self, launch: str, at_most: int) -> EndedTrials:
-        """The next trials that have ended in this launch."""
+    def ended(self, launch: str, at_most: int) -> EndedTrials | None:
+        """The next trials that have ended in this launch; None if the results cannot be read now."""
+        from mpisweep.results.suggested import restore_params, suggested_of
         from mpisweep.views.told import read_tables, trial_facts
 
         state = read_tables(self._path)
         if state is None:
-            return EndedTrials([], 0)
+            exists = self._path.exists() or journal_folder(self._path).exists()
+            return None if exists else EndedTrials([], 0)
         numbers, others = self._told.take(state, launch, at_most)
+        restore_params(state, suggested_of(state.suggested, set(numbers)))
         return EndedTrials([trial_facts(state, one, self._spec, self._path) for one in numbers], others)
 
     def after(self, launch: str, reached: Reached) -> dict[str, Any]:

@@ -7,7 +7,7 @@ A column has one type; the table ``suggested`` keeps every value as it was.  Pur
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from mpisweep.results.state import SweepState
@@ -43,10 +43,19 @@ def searched_part(suggested: Mapping[str, Any]) -> dict[str, Any]:
     return {name: suggested[name] for name in ("params", "distributions")}
 
 
-def suggested_of(table: Mapping[str, list[Any]]) -> dict[int, dict[str, dict[str, Any]]]:
-    """Trial -> what it has asked for, in the order of ends; rows lost to damage are left out."""
+def suggested_of(
+    table: Mapping[str, list[Any]], only: Container[int] | None = None
+) -> dict[int, dict[str, dict[str, Any]]]:
+    """Trial -> what it has asked for, in the order of ends; rows lost to damage are left out.
+
+    Args:
+        table: the table ``suggested``.
+        only: the trials that count; None for all.
+    """
     found: dict[int, dict[str, dict[str, Any]]] = {}
     for number, *texts in zip(table["trial"], *(table[name] for name in _FIELDS), strict=True):
+        if only is not None and number not in only:
+            continue
         try:
             found[number] = {name: dict(json.loads(text)) for name, text in zip(_FIELDS, texts, strict=True)}
         except (ValueError, TypeError):

@@ -107,15 +107,16 @@ def _fill_ahead(core: Core, decisions: list[Decision], now: float) -> None:
     """Fill the backlogs of busy slots; each slot is visited once after it has changed."""
     waiting, slots = core.waiting, core.slots
     for _ in range(len(slots.wanting)):
-        if not waiting.count() or waiting.next() in core.losses.suspects:
+        if not waiting.count():
             return
-        if not goes_ahead(core, waiting.next()):
+        number = waiting.next()
+        if number in core.losses.suspects or not goes_ahead(core, number):
             return
         slot, size = next(iter(slots.wanting)), batch_size(core)
-        most = _backlog(core, size)
+        most = _backlog(core, number, size)
         if may_have_more(core, slot, most):
             left_s = time_left_s(core, slot, now)
-            if is_within(core, waiting.next(), left_s):
+            if is_within(core, number, left_s):
                 assign_next(core, slot, size, left_s, decisions, now)
                 if len(slots.held[slot]) <= most:
                     slots.wanting.move_to_end(slot)
@@ -123,9 +124,9 @@ def _fill_ahead(core: Core, decisions: list[Decision], now: float) -> None:
         del slots.wanting[slot]
 
 
-def _backlog(core: Core, size: int) -> int:
-    """Number of trials that a slot may hold when it gets a batch of `size`."""
-    expected_s = core.model.expected_s(core.waiting.next())
+def _backlog(core: Core, number: int, size: int) -> int:
+    """Number of trials like the next one that a slot may hold when it gets a batch of `size`."""
+    expected_s = core.model.expected_s(number)
     # A search could still learn; a trial of several ranks keeps slots for itself.
     if size > 1 or expected_s is None or core.proposals is not None or core.waiting.any_widths:
         return size

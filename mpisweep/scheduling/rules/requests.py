@@ -126,11 +126,17 @@ def _retry(core: Core, one: OpenRequest) -> ApplyRequest:
 
 def _are_found(core: Core, one: OpenRequest, decisions: list[Decision]) -> bool:
     """Whether none of the trials may come back from a slot in which it has not begun."""
-    all_found = True
+    states = core.trials.states
+    running = [
+        number
+        for number, _ in one.request.trials
+        if number < core.total and states[number] == RUNNING and number not in core.teams
+    ]
+    if not running:
+        return True
     slot_of = {n: slot for slot, held in chain(core.away.items(), core.slots.held.items()) for n in held}
-    for number, _ in one.request.trials:
-        if number >= core.total or core.trials.states[number] != RUNNING or number in core.teams:
-            continue
+    all_found = True
+    for number in running:
         slot = slot_of[number]
         # Of a slot that is away only its worker knows; one that was asked may return it.
         if slot in core.away or (slot in one.reclaimed and slot in core.slots.asked):
