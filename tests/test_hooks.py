@@ -178,7 +178,7 @@ def test_the_values_of_an_objective_of_optuna_are_told_as_they_were(tmp_path):
 
 
 class Facts:
-    """Results in which a number of trials have ended; the first so many reads fail."""
+    """Results in which a number of trials have ended; the first reads may fail."""
 
     def __init__(self, ended: int, unreadable: int = 0) -> None:
         self.left = collections.deque(range(ended))

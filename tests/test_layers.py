@@ -442,6 +442,7 @@ ALLOWED = {
                 "requests",
                 "shares",
                 "state",
+                "suggested",
                 "tradeoff",
                 "trial_table",
             )

@@ -59,16 +59,14 @@ class _Facts:
 
     def ended(self, launch: str, at_most: int) -> EndedTrials | None:
         """The next trials that have ended in this launch; None if the results cannot be read now."""
-        from mpisweep.results.suggested import restore_params, suggested_of
-        from mpisweep.views.told import read_tables, trial_facts
+        from mpisweep.views.told import ended_facts, read_tables
 
         state = read_tables(self._path)
         if state is None:
             exists = self._path.exists() or journal_folder(self._path).exists()
             return None if exists else EndedTrials([], 0)
         numbers, others = self._told.take(state, launch, at_most)
-        restore_params(state, suggested_of(state.suggested, set(numbers)))
-        return EndedTrials([trial_facts(state, one, self._spec, self._path) for one in numbers], others)
+        return EndedTrials(ended_facts(state, numbers, self._spec, self._path), others)
 
     def after(self, launch: str, reached: Reached) -> dict[str, Any]:
         """The sweep after a launch."""

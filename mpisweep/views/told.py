@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from mpisweep.results.load import Sweep, total_trials
 from mpisweep.results.reports import Reading
 from mpisweep.results.shares.merging import read_sweep
 from mpisweep.results.state import SweepState
+from mpisweep.results.suggested import restore_params, suggested_of
 from mpisweep.spec import Spec
 from mpisweep.views.wording import finite_or_none
 
-__all__ = ["Told", "best_facts", "ended_in", "read_tables", "sweep_facts", "trial_facts"]
+__all__ = ["Told", "best_facts", "ended_facts", "ended_in", "read_tables", "sweep_facts", "trial_facts"]
 
 #: Ends of trials that have run.
 _RAN = tuple(int(state) for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED))
@@ -60,6 +61,12 @@ class Told:
         for number in found[:at_most]:
             attempts[number] = trials["attempt"][number]
         return found[:at_most], max(0, len(found) - at_most)
+
+
+def ended_facts(state: SweepState, numbers: Collection[int], spec: Spec, path: Path) -> list[dict[str, Any]]:
+    """What is told of several trials, with the exact values that an objective of Optuna has suggested."""
+    restore_params(state, suggested_of(state.suggested, frozenset(numbers)))
+    return [trial_facts(state, number, spec, path) for number in numbers]
 
 
 def trial_facts(state: SweepState, number: int, spec: Spec, path: Path) -> dict[str, Any]:
