@@ -64,7 +64,7 @@ class Told:
 
 
 def ended_facts(state: SweepState, numbers: Collection[int], spec: Spec, path: Path) -> list[dict[str, Any]]:
-    """What is told of several trials, with the exact values that an objective of Optuna has suggested."""
+    """What is told of several trials, with the values that objectives of Optuna suggested."""
     restore_params(state, suggested_of(state.suggested, frozenset(numbers)))
     return [trial_facts(state, number, spec, path) for number in numbers]
 
