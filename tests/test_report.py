@@ -30,10 +30,12 @@ from mpisweep.blocks import (
     UnfinishedBlock,
 )
 from mpisweep.records import FailureCause
+from mpisweep.results import journal_folder
+from mpisweep.results.claim import Claim
 from mpisweep.views.device_hours import device_hours
 from mpisweep.views.figures import draw
 from mpisweep.views.figures.inline import inline
-from mpisweep.views.report import page
+from mpisweep.views.report import follow, page
 from mpisweep.views.report.failures import failure_groups
 from mpisweep.views.report.headline import headline
 from mpisweep.views.status import sweep_status
@@ -238,7 +240,34 @@ def test_a_figure_is_svg_with_text_or_png_if_that_is_smaller(tmp_path):
     assert len(many) < 250_000
 
 
+def test_the_page_of_single_runs_does_not_wait_for_distributions(tmp_path):
+    path = made_sweep(tmp_path / "two.h5", "two", 40)
+    program = (
+        "import sys, mpisweep\nfrom mpisweep.views.report import page\n"
+        f"page(mpisweep.load({str(path)!r}))\nprint('scipy.special' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 # ------------------------------------------------------------------------------------- while it runs
+
+
+def test_an_interrupt_while_a_page_is_drawn_leaves_one_that_does_not_reload(tmp_path):
+    path = tmp_path / "s.h5"
+    write_journal(path, history()[:4])
+    pages: list[bool] = []
+
+    def write(sweep: object, reloads: bool) -> None:
+        pages.append(reloads)
+        if len(pages) == 1:
+            raise KeyboardInterrupt
+
+    claim = Claim.take(journal_folder(path), "")
+    with pytest.raises(KeyboardInterrupt):
+        follow(path, write, every_s=1)
+    claim.release()
+    assert pages == [True, False]
 
 
 def test_the_page_is_written_again_until_the_sweep_has_ended(folder, environment, mpisweep):

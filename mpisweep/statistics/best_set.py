@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import gammaincinv, ndtr, ndtri, stdtr, stdtrit
 
 from mpisweep.statistics.means import CONFIDENCE
 from mpisweep.statistics.noise import Noise, noise_of
@@ -125,7 +125,7 @@ def _cannot_be_told_apart(noise: Noise, level: float) -> NDArray[np.bool_]:
         score[row] = -np.inf
         largest = float(score.max())
         # A normal distribution has the thinnest tails of those that apply.
-        if ndtr(-largest) > level:
+        if scipy.special.ndtr(-largest) > level:
             return False
         return kinds.chance(row, score > -clearly, largest) <= level - selection
 
@@ -140,7 +140,7 @@ def _cannot_be_told_apart(noise: Noise, level: float) -> NDArray[np.bool_]:
 def _clear_lead(noise: Noise, count: int, selection: float) -> float:
     """Standard errors beyond which no configuration of all is better than it looks."""
     freedom = min(float(noise.freedom.min()), noise.shared_freedom)
-    return float(stdtrit(freedom, 1 - selection / count))
+    return float(scipy.special.stdtrit(freedom, 1 - selection / count))
 
 
 class _Kinds:
@@ -191,7 +191,7 @@ def _rounded(freedom: float) -> float:
 
 @cache
 def _table(freedom: float) -> Floats:
-    values: Floats = ndtr(_GRID) if np.isinf(freedom) else stdtr(freedom, _GRID)
+    values: Floats = scipy.special.ndtr(_GRID) if np.isinf(freedom) else scipy.special.stdtr(freedom, _GRID)
     return np.maximum(values, 1e-300)
 
 
@@ -206,7 +206,9 @@ def _own_points(freedom: float) -> tuple[Floats, Floats]:
     at = share**3 * (share * (6 * share - 15) + 10)
     weight = weight * 30 * share**2 * (1 - share) ** 2
     at = np.clip(at, 1e-15, 1 - 1e-15)
-    return (ndtri(at) if np.isinf(freedom) else stdtrit(freedom, at)), weight / weight.sum()
+    return (
+        scipy.special.ndtri(at) if np.isinf(freedom) else scipy.special.stdtrit(freedom, at)
+    ), weight / weight.sum()
 
 
 @cache
@@ -216,7 +218,9 @@ def _shared_points(freedom: float) -> tuple[Floats, Floats]:
         return np.ones(1), np.ones(1)
     share, weight = _legendre(2 * _SHARED_POINTS if freedom < 5 else _SHARED_POINTS)
     weight = weight * 6 * share * (1 - share)
-    return np.sqrt(2 * gammaincinv(freedom / 2, share**2 * (3 - 2 * share)) / freedom), weight / weight.sum()
+    return np.sqrt(
+        2 * scipy.special.gammaincinv(freedom / 2, share**2 * (3 - 2 * share)) / freedom
+    ), weight / weight.sum()
 
 
 def _legendre(points: int) -> tuple[Floats, Floats]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 __all__ = ["CONFIDENCE", "Means", "means_of"]
 
@@ -53,5 +53,7 @@ def means_of(values: Floats) -> Means:
     mean = np.where(count > 0, np.where(known, values, 0.0).sum(axis=1) / at_least_1, np.nan)
     apart = np.where(known, values - mean[:, None], 0.0)
     spread = np.where(count > 1, np.sqrt((apart**2).sum(axis=1) / freedom), np.nan)
-    half = stdtrit(freedom, 0.5 + CONFIDENCE / 2) * spread / np.sqrt(at_least_1)
+    half = spread
+    if (count > 1).any():
+        half = scipy.special.stdtrit(freedom, 0.5 + CONFIDENCE / 2) * spread / np.sqrt(at_least_1)
     return Means(count, mean, spread, mean - half, mean + half)

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import polygamma, psi
 
 from mpisweep.statistics.common_seeds import fit_means
 
@@ -97,22 +97,22 @@ def _prior(square: Floats, freedom: Floats, pooled: float) -> tuple[float, float
         return pooled, EQUAL
     # No variance at all is that of rounded values; it counts as the smallest one seen.
     variance = np.where(some, variance, variance[some].min())
-    centred = np.log(variance) - psi(degrees / 2) + np.log(degrees / 2)
-    by_chance = float(polygamma(1, degrees / 2).mean())
+    centred = np.log(variance) - scipy.special.psi(degrees / 2) + np.log(degrees / 2)
+    by_chance = float(scipy.special.polygamma(1, degrees / 2).mean())
     allowance = by_chance * (2 / (len(variance) - 1)) ** 0.5
     beyond = float(centred.var(ddof=1)) - by_chance + allowance
     if beyond <= 2e-6:
         return pooled, EQUAL
     half = _inverse_trigamma(beyond)
-    return float(np.exp(centred.mean() + psi(half) - np.log(half))), 2 * half
+    return float(np.exp(centred.mean() + scipy.special.psi(half) - np.log(half))), 2 * half
 
 
 def _inverse_trigamma(value: float) -> float:
     """The argument at which the trigamma function has this value; Newton's method on its reciprocal."""
     found = 0.5 + 1 / value
     for _ in range(50):
-        trigamma = float(polygamma(1, found))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, found))
+        trigamma = float(scipy.special.polygamma(1, found))
+        step = trigamma * (1 - trigamma / value) / float(scipy.special.polygamma(2, found))
         found += step
         if abs(step) < 1e-8 * found:
             break

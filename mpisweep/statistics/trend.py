@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from mpisweep.statistics.best_set import SELECTION
 from mpisweep.statistics.means import CONFIDENCE
@@ -113,7 +113,7 @@ def trend_of(x: Floats, y: Floats, *, minimize: bool = True, logarithmic: bool =
         return Trend(values, flat, flat, flat, np.zeros(len(values)), np.ones(len(values), dtype=bool), 0)
     sign = 1.0 if minimize else -1.0
     found = _fit(t, sign * (y - centre) / scale, at)
-    half = stdtrit(found.freedom, 0.5 + CONFIDENCE / 2) * found.error * scale
+    half = scipy.special.stdtrit(found.freedom, 0.5 + CONFIDENCE / 2) * found.error * scale
     mean = centre + sign * scale * found.mean
     best = int(np.argmin(found.mean))
     inside = found.in_best_region.copy()

@@ -157,6 +157,12 @@ class SweepFigure(Figure):
         """Its width in points."""
         return float(self.get_size_inches()[0]) * _POINTS_PER_INCH
 
+    def lay_out(self) -> None:
+        """Place axes and texts as drawing does, in half its time."""
+        engine = self.get_layout_engine()
+        if engine is not None:
+            engine.execute(self)
+
     def grow(self, height_pt: float) -> None:
         """Make it higher, e.g. for a legend below the axes."""
         width, height = self.get_size_inches()

@@ -304,15 +304,14 @@ def ticks_on(axes: Axes, which: Which, scale: Scale, *, whole: bool = False) -> 
 
 def finish(figure: SweepFigure) -> None:
     """Break long labels, and turn or thin out ticks that overlap; the last step of a drawing."""
-    figure.draw_without_rendering()
+    figure.lay_out()
     if sum(_break_labels(axes) for axes in figure.axes):
-        # Each drawing lays out all texts, which takes longer than anything else here.
-        figure.draw_without_rendering()
+        figure.lay_out()
     shown = [axes for axes in figure.axes if axes.axison]
     axis_of = [(a.xaxis, True) for a in shown] + [(a.yaxis, False) for a in shown]
     if sum(_mend(figure, axis, is_x=is_x) for axis, is_x in axis_of):
         # What was turned or left out changes the room of the axes, which changes the ticks.
-        figure.draw_without_rendering()
+        figure.lay_out()
         for axis, is_x in axis_of:
             _mend(figure, axis, is_x=is_x)
 
@@ -339,26 +338,26 @@ def _mend(figure: SweepFigure, axis: Axis, *, is_x: bool) -> bool:
         room = axis.axes.get_window_extent().width * 72 / figure.dpi / len(names.names)
         size = float(mpl.rcParams["font.size"])
         axis.set_major_formatter(_Names([wrapped(name, 0.9 * room, size) for name in names.names]))
-        figure.draw_without_rendering()
+        figure.lay_out()
         if _overlap(figure, axis):
             axis.set_major_formatter(names)
     if may_turn and _overlap(figure, axis):
         axis.set_tick_params(rotation=35)
         for text in axis.get_ticklabels():
             text.set(ha="right", rotation_mode="anchor")
-        figure.draw_without_rendering()
+        figure.lay_out()
         changed = True
         if _overlap(figure, axis):
             axis.set_tick_params(rotation=90)
             for text in axis.get_ticklabels():
                 text.set(ha="right", va="center", rotation_mode="anchor")
-            figure.draw_without_rendering()
+            figure.lay_out()
     while _overlap(figure, axis):
         shown = [float(place) for place in axis.get_ticklocs() if _is_inside(axis, float(place))]
         if len(shown) < 2:
             break
         axis.set_major_locator(FixedLocator(shown[_rounder_half(axis, shown) :: 2]))
-        figure.draw_without_rendering()
+        figure.lay_out()
         changed = True
     return changed
 

@@ -39,28 +39,28 @@ def follow(path: Path, write: Callable[[Sweep, bool], None], *, every_s: float) 
     """
     sweep, seen_at = load(path), time.monotonic()
     gone_since: float | None = None
-    while True:
-        began = time.monotonic()
-        is_over = not goes_on(sweep) or (gone_since is not None and began - gone_since > SILENCE_S)
-        write(sweep, not is_over)
-        if is_over:
-            return
-        try:
+    try:
+        while True:
+            began = time.monotonic()
+            is_over = not goes_on(sweep) or (gone_since is not None and began - gone_since > SILENCE_S)
+            write(sweep, not is_over)
+            if is_over:
+                return
             time.sleep(max(every_s, (time.monotonic() - began) / _SHARE_OF_TIME))
-        except KeyboardInterrupt:
-            # The last page does not say that another one will follow.
-            write(sweep, False)
-            raise
-        if any(holder_of(folder) is not None for folder in journals(path)):
-            gone_since = None
-        elif gone_since is None:
-            gone_since = time.monotonic()
-        try:
-            sweep, seen_at = load(path), time.monotonic()
-        except ResultsError:
-            # A file system may not answer for a moment.
-            if time.monotonic() - seen_at > SILENCE_S + every_s:
-                raise
+            if any(holder_of(folder) is not None for folder in journals(path)):
+                gone_since = None
+            elif gone_since is None:
+                gone_since = time.monotonic()
+            try:
+                sweep, seen_at = load(path), time.monotonic()
+            except ResultsError:
+                # A file system may not answer for a moment.
+                if time.monotonic() - seen_at > SILENCE_S + every_s:
+                    raise
+    except KeyboardInterrupt:
+        # The last page does not say that another one will follow.
+        write(sweep, False)
+        raise
 
 
 def write_whole(path: Path, text: str) -> None:
