@@ -407,7 +407,8 @@ def test_workers_without_a_shared_gpu_get_trials_as_ever():
 
 # ------------------------------------------------------------------------------------- a whole sweep
 
-#: A program that holds `batch_size` GiB of a GPU, as the simulated driver sees it, and notes what all hold.
+#: A function that holds `batch_size` GiB of a GPU, as the simulated driver sees it, and notes what all hold.  The
+#: first trial after the twentieth that is not alone runs out of memory.
 MINE = """
 import os, time
 from pathlib import Path
@@ -421,6 +422,10 @@ def train(trial):
     time.sleep(0.04)
     files = [int(one.read_text()) for one in held.iterdir() if one.name.isdigit() and alive(one.name)]
     (folder / f"{trial.number}").write_text(f"{len(files)} {sum(files) / 2**30}")
+    if trial.number >= 20 and len(files) > 1 and not Path("failed").exists():
+        Path("failed").write_text(str(trial.number))
+        own.unlink()
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
     return trial.params["batch_size"]
 
 def alive(process):
@@ -445,6 +450,11 @@ def test_trials_share_a_gpu_as_measured_and_never_hold_more_than_it_has(
     loaded = package.load(folder / "r.h5")
     trials = loaded.trials
     assert np.allclose(trials["device_memory"], 0.2)
+    failed = int((folder / "failed").read_text())
+    ends = loaded.attempts["end"][loaded.attempts["trial"] == failed].tolist()
+    assert ends == [AttemptEnd.NOT_FRESH.label, AttemptEnd.ENDED.label]
+    assert loaded.count(TrialState.COMPLETE) == 40
+    assert trials["device_trials"][failed] == pytest.approx(1.0), "alone"
     assert loaded.workers["gpus"].tolist() == [pytest.approx(1 / 6)] * 6
     assert set(loaded.workers["device_kind"]) == {"NVIDIA H200"}
     seen = [tuple(map(float, path.read_text().split())) for path in (folder / "seen").iterdir()]
