@@ -440,6 +440,19 @@ def test_a_run_that_released_its_claim_without_an_end_had_a_failed_disk(tmp_path
     ) == Ended(3, EndReason.DISK)
 
 
+@pytest.mark.parametrize(
+    ("begun", "expected"),
+    [(0, Ended(3)), (1, Ended(3, EndReason.DISK))],
+    ids=["while data is staged", "while the disk fails"],
+)
+def test_a_stop_before_the_sweep_has_begun_is_not_the_disk_s_fault(tmp_path, caplog, begun, expected):
+    """Ranks exit with the same code for both."""
+    start = mpirun_that(tmp_path, LIVES, "trap '' USR1", "kill -TERM $PPID", "sleep 0.2", "exit 3")
+    results = ScriptedResults(RunEnd(EndReason.DISK), begun=begun)
+    assert launch(start, console=None, results=results, restarts=3) == expected
+    assert caplog.messages == ([] if begun else ["stopped before the sweep had begun"])
+
+
 @pytest.mark.parametrize("asked", ["stamp", "end"])
 def test_a_launcher_handles_signals_while_its_file_system_hangs(tmp_path, environment, asked):
     """Runs in a process of its own, because only a main thread gets signals; an unopened FIFO is the hung disk."""

@@ -208,11 +208,14 @@ class _Launch:
     def _over(self, attempt: _Attempt, end: RunEnd) -> Ended | None:
         """How the launch ends after an attempt; None to restart the ranks."""
         reason = end.reason
+        if reason is EndReason.DISK and self._stops.asked and not self._ask(self._runs, 0):
+            # Ranks that are stopped while they stage data exit with the same code.
+            reason = None
         if reason is not None and not reason.is_passing:
             return Ended(reason.exit_code, reason)
         if end.superseded_by:
             return self._superseded(end)
-        self._begun = self._ask(lambda: self._results.begun_runs(self.name), self._begun)
+        self._begun = self._ask(self._runs, self._begun)
         if self._stops.asked:
             # With a second request to stop, the question whether the run had begun may have no answer.
             may_have_begun = self._begun or (attempt.lived and self._stops.at_once)
@@ -243,6 +246,10 @@ class _Launch:
         )  # fmt: skip
         log.error("%s; %s; run the same command to resume", self._how(attempt, reason), why)
         return Ended(_INTERRUPTED)
+
+    def _runs(self) -> int:
+        """Number of runs of this launch that have begun; may take long."""
+        return self._results.begun_runs(self.name)
 
     def _superseded(self, end: RunEnd) -> Ended:
         log.error(
