@@ -200,6 +200,25 @@ def test_a_run_whose_files_stop_changing_is_gone(tmp_path, capsys, monkeypatch):
     assert "no active run; run the same command to resume" in capsys.readouterr().out
 
 
+def test_files_that_cannot_be_read_for_a_moment_do_not_end_the_watch(tmp_path, monkeypatch):
+    path = running_sweep(tmp_path / "s.h5")
+    reads: list[Path] = []
+
+    def unsteady(asked: Path) -> mpisweep.results.load.Sweep:
+        reads.append(asked)
+        if len(reads) == 2:
+            raise ResultsError(f"{asked}: cannot be read")
+        if len(reads) == 3:
+            claims.pop().release()
+        return mpisweep.load(asked)
+
+    monkeypatch.setattr("mpisweep.views.watch.load", unsteady)
+    assert watch_lines(path, every_s=0.01, out=io.StringIO()) == 3
+    assert len(reads) == 3
+    with pytest.raises(ResultsError, match="no such results file"):
+        watch_lines(tmp_path / "none.h5", every_s=0.01, out=io.StringIO())
+
+
 def test_a_sweep_is_watched_from_its_beginning_to_its_end(folder, environment):
     def command(*arguments: str) -> list[str]:
         return [sys.executable, "-m", "mpisweep", *arguments]

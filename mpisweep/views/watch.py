@@ -15,6 +15,7 @@ from typing import TextIO
 
 from mpisweep.progress import progress_line
 from mpisweep.records import EndReason
+from mpisweep.results import ResultsError
 from mpisweep.results.load import load
 from mpisweep.views.changes import SHARE_OF_TIME, SILENCE_S, change_times
 from mpisweep.views.running import Watched, look_at
@@ -35,14 +36,22 @@ def watch_lines(path: Path, *, every_s: float, out: TextIO) -> int:
         The exit code of the run, or 3 if the run has stopped and can be resumed.
 
     Raises:
-        ResultsError: if there is no sweep.
+        ResultsError: if there is no sweep at first, or for longer than a minute.
     """
     seen = change_times(path)
     changed_at = time.monotonic()
+    read_at: float | None = None
     shown: object = None
     while True:
         began = time.monotonic()
-        sweep = load(path)
+        try:
+            sweep, read_at = load(path), began
+        except ResultsError:
+            # A file system may not answer for a moment.
+            if read_at is None or began - read_at > SILENCE_S:
+                raise
+            time.sleep(every_s)
+            continue
         watched = look_at(sweep, time.time())
         if (now := _what_changes(watched)) != shown:
             shown = now
