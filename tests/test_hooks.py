@@ -270,8 +270,9 @@ def test_a_call_tells_as_many_trials_as_the_sweep_file_allows_one_line_each(tmp_
 
 
 def test_after_the_backlog_the_launcher_says_how_many_trials_were_not_told(tmp_path, caplog):
-    slow = ("sleep", "1000")
+    slow = ("sleep", "20")
     around(run_of(tmp_path, Facts(ended=5), Hooks((), slow, TELL, timeout_s=1000.0, backlog_s=0.2)))
+    assert "hook after_trial (trial 0) was killed after " in caplog.text
     assert "after_trial was not told 4 ended trials: hooks.backlog (0.2 s) is over" in caplog.text
     # The hook after the sweep is called nevertheless.
     assert [line["hook"] for line in told_lines(tmp_path)] == ["after_sweep"]
