@@ -294,7 +294,7 @@ def test_a_sweep_whose_opening_takes_longer_than_any_silence_continues(
     # The launcher starts another rank, which reads the journal.
     disk.be("slow 0.1")
     # A rank starts its fork server before it waits for anything.
-    wait_for(lambda: any(found != rank and found.children() for found in launcher.children()))
+    wait_for(lambda: any(found != rank and storm.children(found) for found in launcher.children()))
     disk.be("hang")
     [second] = launcher.children()
     # Longer than a rank may wait in MPI_Init.

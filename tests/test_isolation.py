@@ -576,6 +576,9 @@ def run(trial):
     calls += 1
     sys.modules["sys"].mine = getattr(sys, "mine", 0) + 1
     Path(f"ran.{trial.number}.{trial.rank}").write_text(f"{os.getpid()} {calls} {sys.mine}")
+    # A rank that has not begun when rank 0 returns is skipped.
+    while not Path(f"ran.{trial.number}.{trial.ranks - 1}").exists():
+        time.sleep(0.001)
     return float(calls)
 """
 
@@ -628,7 +631,7 @@ def test_a_workload_that_cannot_be_loaded_fails_every_trial_with_the_same_traceb
     monkeypatch.setattr(sys, "path", list(sys.path))
     (folder / "broken.py").write_text("raise RuntimeError('at every trial')\n")
     spec = parse_spec('workload = "broken:run"\n[parameters]\nx = [1, 2]\n', source="s.toml", folder=folder)
-    fail = load_or_report(spec, folder / "outputs", None)
+    fail = load_or_report(spec, folder / "outputs", None, None)
     places = []
     for _ in range(3):
         try:
