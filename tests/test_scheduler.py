@@ -109,14 +109,30 @@ def test_short_trials_are_assigned_in_batches_and_long_ones_alone():
                 sizes.append(len(decision.numbers))
                 given.extend(zip(decision.numbers, decision.attempts, strict=True))
     assert max(sizes) > 100
-    for _ in range(8 * len(given)):
+    for step in range(8 * len(given)):
         if not given:
             break
-        for decision in scheduler.handle(ended(slot, [given.popleft()], wall_time_s=2.0), 0.0):
+        for decision in scheduler.handle(ended(slot, [given.popleft()], wall_time_s=2.0), 2.0 * step):
             if isinstance(decision, Assign):
                 sizes.append(len(decision.numbers))
                 given.extend(zip(decision.numbers, decision.attempts, strict=True))
     assert sizes[-1] == 1
+
+
+def test_when_many_short_trials_end_at_once_durations_are_fitted_once(monkeypatch):
+    fitted = []
+    scheduler = scheduler_of(100)
+    monkeypatch.setattr(scheduler.core.model, "fit", lambda running: fitted.append(len(fitted)))
+    given = [
+        (Slot(rank, 0), decision.numbers[0], decision.attempts[0])
+        for rank in range(20)
+        for decision in scheduler.handle(WorkerJoined(rank, 1), 0.0)[:1]
+    ]
+    for slot, *pair in given:
+        scheduler.handle(ended(slot, [pair], wall_time_s=0.05), 0.05)
+    assert len(fitted) == 1
+    scheduler.handle(TimePassed(), 0.2)
+    assert len(fitted) == 2
 
 
 def test_a_late_result_of_an_old_attempt_is_dropped():

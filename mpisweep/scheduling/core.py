@@ -173,6 +173,8 @@ class Core:
         self.stopping: EndReason | None = None
         #: When the grace period of the running trials ends.
         self.grace_over_at, self.ended = inf, False
+        #: Before this time durations are not fitted again.
+        self.next_fit_at = -inf
 
     # ------------------------------------------------------------------------------------- reading
 

@@ -256,7 +256,7 @@ class Scheduler:
             core.grace_over_at = min(core.grace_over_at, now + core.policy.grace_s)
         if core.supply is not None:
             ask_after_stall(core, core.supply, decisions, now)
-        if core.model.is_due:
+        if core.model.is_due and now >= core.next_fit_at:
             learn_durations(core, now)
         if core.stopping is None:
             _hand_out(core, decisions, now)

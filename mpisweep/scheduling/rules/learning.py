@@ -39,6 +39,10 @@ __all__ = [
     "would_add",
 ]
 
+#: Pause between two fits of the durations, in seconds: when many short trials end at once, the first fits
+#: follow each other, and meanwhile nothing is handed out.
+_FIT_EVERY_S = 0.05
+
 
 def observe(core: Core, block: EndedBlock) -> None:
     """Learn durations from complete and pruned trials, and objectives for the rules of [stop]."""
@@ -61,6 +65,7 @@ def learn_durations(core: Core, now: float) -> None:
         next(iter(held)): (now - given_at[slot], slot) for slot, held in core.slots.held.items() if held
     }
     packing = core.packing
+    core.next_fit_at = now + _FIT_EVERY_S
     core.model.fit(
         {
             number: seconds if packing is None else seconds / (packing.slowdown(slot) or packing.stretch)
