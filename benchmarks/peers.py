@@ -22,6 +22,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -131,5 +132,7 @@ def run_all(
 
 
 if __name__ == "__main__":
+    # So that the tool that runs and the private Slurm end, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with contextlib.suppress(BrokenPipeError):
         main()
