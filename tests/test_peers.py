@@ -10,6 +10,7 @@ import sys
 import psutil
 import pytest
 from scripts import ROOT
+from waiting import wait_for
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -61,6 +62,14 @@ def test_a_tool_that_fails_is_listed_with_the_last_line_of_its_error(tmp_path):
     assert "broken              durable: 0 of 4 results; LastError: no such thing" in text
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended; its new parent may not have asked for its exit code yet."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def test_a_program_that_hangs_is_ended_with_all_that_it_started(tmp_path):
     # The child leaves the process group and ignores SIGTERM.
     child = (
@@ -77,8 +86,7 @@ def test_a_program_that_hangs_is_ended_with_all_that_it_started(tmp_path):
     assert ran.is_late
     assert ran.peak_bytes > 0
     [pid] = (tmp_path / "out").read_text().split()
-    # Its new parent may not have asked for its exit code yet.
-    assert not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE
+    wait_for(lambda: has_ended(int(pid)))
 
 
 def test_utilisation_leaves_out_the_start_of_workers_and_their_last_trials():
