@@ -171,10 +171,8 @@ class Core:
         #: Since when the workers are too few for every waiting trial; None while they are enough.
         self.too_few_since: float | None = None
         self.stopping: EndReason | None = None
-        #: When the grace period of the running trials ends.
-        self.grace_over_at, self.ended = inf, False
-        #: Before this time durations are not fitted again.
-        self.next_fit_at = -inf
+        #: When the grace period of the running trials ends, and from when on durations are fitted again.
+        self.grace_over_at, self.next_fit_at, self.ended = inf, -inf, False
 
     # ------------------------------------------------------------------------------------- reading
 

@@ -201,13 +201,13 @@ class _Run:
                 self._keep_time(program)
                 if until == float("inf") and program.poll() is not None:
                     until = time.monotonic() + _DRAIN_S
-        for some in lines.values():
-            some.end()
-        # It may have closed its output and still be running.
-        while program.poll() is None:
-            self._pass_on_stop(program)
-            self._keep_time(program)
-            time.sleep(_POLL_S / 10)
+            for some in lines.values():
+                some.end()
+            # It has closed its output and may still be running; mostly it ends in this moment.
+            while program.poll() is None:
+                self._pass_on_stop(program)
+                self._keep_time(program)
+                selector.select(_POLL_S / 10)
 
     def _keep_time(self, program: subprocess.Popen[bytes]) -> None:
         """Kill a program that has exceeded a limit; its output is kept like any other."""
