@@ -15,15 +15,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 
 from mpisweep.records import Value
-from mpisweep.search.lines import needs_at_most
+from mpisweep.search.lines import Comparable, Group, Needs, needs_at_most
 
 __all__ = ["MARGIN", "Footprints"]
 
 #: What a trial may need beyond a measured one: fragmentation, other kernels.
 MARGIN = 1.10
-
-_Needs = tuple[float, ...]
-_Group = tuple[Value | None, ...]
 
 
 class Footprints:
@@ -41,42 +38,29 @@ class Footprints:
         directions: Mapping[str, str],
         ignored: Container[str],
     ) -> None:
-        self._directions = directions
-        self._alike = [name for name in columns if name not in directions and name not in ignored]
-        self._places: list[tuple[_Group, _Needs]] = []
-        count = len(next(iter(columns.values()), ()))
-        self.add({name: column[number] for name, column in columns.items()} for number in range(count))
+        self._trials = Comparable(columns, directions, ignored, may_lack=True)
         #: (kind of device, group) -> needs -> the most that such a trial has held, as a share of the GPU's.
-        self._held: dict[tuple[str, _Group], dict[_Needs, float]] = {}
+        self._held: dict[tuple[str, Group], dict[Needs, float]] = {}
 
     def add(self, configurations: Iterable[Mapping[str, Value | None]]) -> None:
         """Add the next trials."""
-        for one in configurations:
-            needs = tuple(
-                (-1.0 if word == "decreasing" else 1.0) * _number(one.get(name))
-                for name, word in self._directions.items()
-            )
-            self._places.append((tuple(one.get(name) for name in self._alike), needs))
+        self._trials.add(configurations)
 
     def repeat(self, numbers: Iterable[int]) -> None:
         """Add the next trials, which have the configurations of these."""
-        self._places += [self._places[number] for number in numbers]
+        self._trials.repeat(numbers)
 
     def learn(self, number: int, kind: str, memory: float) -> None:
         """Learn the share of a GPU's memory that a trial has held from its begin to its end."""
-        group, needs = self._places[number]
+        group, needs = self._trials.groups[number], self._trials.needs[number]
         held = self._held.setdefault((kind, group), {})
         held[needs] = max(memory, held.get(needs, 0.0))
 
     def bound(self, number: int, kind: str) -> float | None:
         """The share of a GPU's memory that a trial needs at most; None if nothing says so."""
-        group, needs = self._places[number]
+        group, needs = self._trials.groups[number], self._trials.needs[number]
         held = self._held.get((kind, group), {})
         if needs in held:
             return MARGIN * held[needs]
         covering = [memory for other, memory in held.items() if needs_at_most(needs, other)]
         return MARGIN * min(covering) if covering else None
-
-
-def _number(value: Value | None) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -21,12 +21,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 
 from mpisweep.records import Value
 from mpisweep.search.evidence import Evidence
-from mpisweep.search.lines import needs_at_most
+from mpisweep.search.lines import Comparable, Group, needs_at_most, signs_of
 
 __all__ = ["Ceiling"]
-
-_Needs = tuple[float, ...]
-_Group = tuple[Value | None, ...]
 
 
 class Ceiling:
@@ -45,14 +42,10 @@ class Ceiling:
         ignored: Container[str],
     ) -> None:
         self._directions = directions
-        self._alike = [name for name in columns if name not in directions and name not in ignored]
-        self._needs: list[_Needs] = []
-        self._group_of: list[_Group] = []
-        count = len(next(iter(columns.values()), ()))
-        self.add({name: column[number] for name, column in columns.items()} for number in range(count))
+        self._trials = Comparable(columns, directions, ignored)
         #: (group, kind of device) -> trials that ran out of memory there, and that fitted.
-        self._too_large: dict[tuple[_Group, str], list[int]] = {}
-        self._fits: dict[tuple[_Group, str], list[int]] = {}
+        self._too_large: dict[tuple[Group, str], list[int]] = {}
+        self._fits: dict[tuple[Group, str], list[int]] = {}
         #: Kind of device -> number of its slots that get trials.
         self._slots: Counter[str] = Counter()
         #: Whether anything is new since :meth:`above`.
@@ -60,14 +53,7 @@ class Ceiling:
 
     def add(self, configurations: Iterable[Mapping[str, Value | None]]) -> None:
         """Add the next trials."""
-        for one in configurations:
-            self._needs.append(
-                tuple(
-                    (-1.0 if word == "decreasing" else 1.0) * _number(one[name])
-                    for name, word in self._directions.items()
-                )
-            )
-            self._group_of.append(tuple(one.get(name) for name in self._alike))
+        self._trials.add(configurations)
         self.is_due = True
 
     def join(self, kind: str) -> None:
@@ -85,7 +71,7 @@ class Ceiling:
         if kind is None or evidence is Evidence.NOTHING:
             return
         found = self._fits if evidence is Evidence.FITS else self._too_large
-        found.setdefault((self._group_of[number], kind), []).append(number)
+        found.setdefault((self._trials.groups[number], kind), []).append(number)
         self.is_due = True
 
     def above(self, numbers: Iterable[int]) -> list[tuple[int, str]]:
@@ -103,26 +89,22 @@ class Ceiling:
 
     def _shown_by(self, number: int, kind: str) -> int | None:
         """The trial that shows that this one needs too much on this kind; None if none does."""
-        key = self._group_of[number], kind
+        key = self._trials.groups[number], kind
+        needs = self._trials.needs
         for other in self._too_large.get(key, ()):
-            if not needs_at_most(self._needs[other], self._needs[number]):
+            if not needs_at_most(needs[other], needs[number]):
                 continue
             fits = self._fits.get(key, ())
-            if not any(needs_at_most(self._needs[other], self._needs[fitted]) for fitted in fits):
+            if not any(needs_at_most(needs[other], needs[fitted]) for fitted in fits):
                 return other
         return None
 
     def _why(self, kinds: Sequence[str], shown: Sequence[int]) -> str:
         """Say why, e.g. ``batch_size 412 ran out of memory on NVIDIA H100``."""
-        signs = [-1.0 if word == "decreasing" else 1.0 for word in self._directions.values()]
+        signs = signs_of(self._directions)
         texts: list[str] = []
         for kind, number in zip(kinds, shown, strict=True):
-            needs = zip(self._directions, signs, self._needs[number], strict=True)
+            needs = zip(self._directions, signs, self._trials.needs[number], strict=True)
             values = ", ".join(f"{name} {sign * need:g}" for name, sign, need in needs)
             texts.append(f"{values} ran out of memory on {kind}")
         return "; ".join([*texts, "what needs more was not run"])
-
-
-def _number(value: Value | None) -> float:
-    assert value is not None, "a parameter with 'memory' has no condition"
-    return float(value)

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
 from mpisweep.records import Value
 
-__all__ = ["Known", "Line", "Lines", "needs_at_most"]
+__all__ = ["Comparable", "Group", "Known", "Line", "Lines", "Needs", "needs_at_most", "signs_of"]
+
+#: What comparable trials agree in, and what a trial needs: the larger, the more memory.
+Group = tuple[Value | None, ...]
+Needs = tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -137,12 +141,12 @@ class Lines:
         alike = list(
             zip(*(column for name, column in columns.items() if name not in directions), strict=True)
         )
-        signs = [-1.0 if word == "decreasing" else 1.0 for word in directions.values()]
+        signs = signs_of(directions)
         needs = [
             tuple(sign * _number(value) for sign, value in zip(signs, values, strict=True))
             for values in zip(*(columns[name] for name in directions), strict=True)
         ]
-        groups: dict[tuple[Value | None, ...], dict[tuple[float, ...], list[tuple[float, int]]]] = {}
+        groups: dict[Group, dict[Needs, list[tuple[float, int]]]] = {}
         for number, (first, *others) in enumerate(needs):
             lines = groups.setdefault(alike[number] if alike else (), {})
             lines.setdefault(tuple(others), []).append((first, number))
@@ -200,11 +204,58 @@ class Lines:
         return kind is not None
 
 
+class Comparable:
+    """The group and the needs of each trial, for searches to which trials are added.
+
+    Args:
+        columns: all parameters, searched and fixed; entry *n* belongs to trial *n*.
+        directions: the memory parameters: ``increasing`` or ``decreasing``.
+        ignored: parameters that do not change the memory.
+        may_lack: whether a trial may lack the number of a memory parameter; it then needs none for it.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Sequence[Value | None]],
+        directions: Mapping[str, str],
+        ignored: Container[str],
+        *,
+        may_lack: bool = False,
+    ) -> None:
+        self._signs = dict(zip(directions, signs_of(directions), strict=True))
+        self._alike = [name for name in columns if name not in directions and name not in ignored]
+        self._may_lack = may_lack
+        self.groups: list[Group] = []
+        self.needs: list[Needs] = []
+        count = len(next(iter(columns.values()), ()))
+        self.add({name: column[number] for name, column in columns.items()} for number in range(count))
+
+    def add(self, configurations: Iterable[Mapping[str, Value | None]]) -> None:
+        """Add the next trials."""
+        for one in configurations:
+            self.groups.append(tuple(one.get(name) for name in self._alike))
+            self.needs.append(tuple(sign * self._need(one.get(name)) for name, sign in self._signs.items()))
+
+    def repeat(self, numbers: Iterable[int]) -> None:
+        """Add the next trials, which have the configurations of these."""
+        for number in numbers:
+            self.groups.append(self.groups[number])
+            self.needs.append(self.needs[number])
+
+    def _need(self, value: Value | None) -> float:
+        return _number(value) if isinstance(value, int | float) or not self._may_lack else 0.0
+
+
+def signs_of(directions: Mapping[str, str]) -> list[float]:
+    """The factor of each memory parameter by which its value becomes a need."""
+    return [-1.0 if word == "decreasing" else 1.0 for word in directions.values()]
+
+
 def _number(value: Value | None) -> float:
     assert value is not None, "a parameter with 'memory' has no condition"
     return float(value)
 
 
-def needs_at_most(some: tuple[float, ...], others: tuple[float, ...]) -> bool:
+def needs_at_most(some: Needs, others: Needs) -> bool:
     """Whether none of these needs is above its counterpart."""
     return all(a <= b for a, b in zip(some, others, strict=True))
