@@ -15,7 +15,6 @@ from mpisweep.cli.planning import add_plan, check_plan_flags, print_plan
 from mpisweep.cli.stageargs import stage_fields, stage_lines
 from mpisweep.cli.sweepargs import add_sweep, check_time, read_spec, results_path
 from mpisweep.cli.workers import sure_workers
-from mpisweep.devices.nodes import this_node
 from mpisweep.records import Direction, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.spec import COMMAND_LINE, BuiltinWorkload, CommandWorkload, Spec
@@ -239,6 +238,8 @@ class _Remaining(NamedTuple):
         is_new: whether there is none yet.
         trials: number of trials, with those that a search is still to propose.
         ended: of which have ended.
+        workers: number of trials that run at a time.
+        gpus: number of GPUs that these share as measured; 0 for none.
         forecast: None if no duration is known.
     """
 
@@ -247,6 +248,7 @@ class _Remaining(NamedTuple):
     trials: int
     ended: int
     workers: int
+    gpus: int
     forecast: Forecast | None
 
 
@@ -262,7 +264,7 @@ def _remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> _Re
     trials = number_trials(spec, sampler, known)
     left = [number for number, state in enumerate(trials.states) if not TrialState(state).is_end]
     to_come = to_propose(spec, sampler, known)
-    workers = sure_workers(options, spec)
+    workers, gpus = sure_workers(options, spec)
     found = forecast(
         duration_model(spec, trials, known, known_imports(known)),
         left,
@@ -272,15 +274,16 @@ def _remaining(options: argparse.Namespace, spec: Spec, sampler: Sampler) -> _Re
         widths=trial_widths(spec, trials),
         to_come=to_come,
     )
-    return _Remaining(path, known is None, trials.count + to_come, trials.count - len(left), workers, found)
+    count = trials.count
+    return _Remaining(path, known is None, count + to_come, count - len(left), workers, gpus, found)
 
 
 def _print_remaining(options: argparse.Namespace, spec: Spec, remaining: _Remaining) -> None:
     from mpisweep.progress import counted
     from mpisweep.scheduling.forecast import forecast_lines
 
-    path, is_new, trials, ended, workers, found = remaining
-    if spec.packs and this_node().gpus:
+    path, is_new, trials, ended, workers, gpus, found = remaining
+    if spec.packs and gpus:
         print("  GPUs        shared as measured (devices_per_trial); the time is that of one trial per GPU")
     elif spec.packs:
         print('  GPUs        none here, where devices_per_trial = "auto" is the same as 1')

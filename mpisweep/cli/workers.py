@@ -13,18 +13,19 @@ from mpisweep.processes.kernel import this_host
 from mpisweep.progress import counted
 from mpisweep.spec import RANKS, Spec
 
-__all__ = ["check_fit", "place_workers", "sure_workers", "usual_node", "workers_here"]
+__all__ = ["check_fit", "place_workers", "sure_workers", "usual_node"]
 
 
-def workers_here(options: argparse.Namespace, spec: Spec) -> int:
-    """Number of workers requested, or this node's default."""
-    return options.workers or default_workers(this_node(), spec.devices_per_trial)
+def sure_workers(options: argparse.Namespace, spec: Spec) -> tuple[int, int]:
+    """Number of trials that surely run at a time, and of GPUs here that they share as measured.
 
-
-def sure_workers(options: argparse.Namespace, spec: Spec) -> int:
-    """Number of trials that surely run at a time: one per GPU if measurements decide."""
-    workers, gpus = workers_here(options, spec), len(this_node().gpus)
-    return min(workers, gpus) if spec.packs and gpus else workers
+    As many trials as workers are requested, or as are usual on this node; one per GPU if measurements decide.
+    """
+    if options.workers and not spec.packs:
+        return options.workers, 0
+    node = this_node()
+    workers, gpus = options.workers or default_workers(node, spec.devices_per_trial), len(node.gpus)
+    return (min(workers, gpus), gpus) if spec.packs and gpus else (workers, 0)
 
 
 def usual_node(allocation: Allocation) -> Node:
