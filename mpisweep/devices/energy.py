@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from mpisweep.devices.nvml import GpuSensors, open_sensors
+from mpisweep.devices.nvml import GpuSensors
 
-__all__ = ["SHORTEST_S", "EnergyMeter", "open_meter"]
+__all__ = ["SHORTEST_S", "EnergyMeter", "meter_of"]
 
 #: The shortest trial whose energy is known, in seconds.
 SHORTEST_S = 0.5
@@ -64,7 +64,6 @@ class EnergyMeter:
         return self._reading
 
 
-def open_meter(uuids: Sequence[str]) -> EnergyMeter:
+def meter_of(sensors: Sequence[GpuSensors]) -> EnergyMeter:
     """A meter for these GPUs; it measures nothing unless all of them have a counter."""
-    sensors = open_sensors(uuids)
     return EnergyMeter(sensors if all(gpu.energy_mj is not None for gpu in sensors) else ())

@@ -25,8 +25,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mpisweep.blocks import CheckedRecord
-from mpisweep.devices.energy import EnergyMeter, open_meter
-from mpisweep.devices.nvml import open_sensors
+from mpisweep.devices.energy import EnergyMeter, meter_of
+from mpisweep.devices.nvml import GpuSensors, open_sensors
 from mpisweep.processes.kernel import die_with_parent
 from mpisweep.spec import Spec
 from mpisweep.workloads.matmul import cpu_rate, torch_rate
@@ -52,7 +52,7 @@ class TrialDevice:
 
     def __init__(self, name: str, gpus: Sequence[str], *, worker: int, checks: bool, spec: Spec) -> None:
         self.name = name
-        self.gpus = gpus
+        self._gpus = gpus
         self._worker = worker
         self._is_shared = spec.devices_per_trial < 1
         #: None if the sweep file does not set it.
@@ -66,13 +66,17 @@ class TrialDevice:
         with_product = not is_shared and (mode is not None or "torch" in sys.modules)
         if is_gpu and _is_in_use():
             with_product = False
-        found = _in_child(lambda: _measure(is_gpu, self.gpus, with_product, is_shared), _WITHIN_S)
+        found = _in_child(lambda: _measure(is_gpu, self._gpus, with_product, is_shared), _WITHIN_S)
         return CheckedRecord(self._worker, time.time(), **found)
 
-    def open_meter(self) -> EnergyMeter:
-        """The meter of its energy; after the check, whose process opens the sensors for itself."""
+    def open_sensors(self) -> Sequence[GpuSensors]:
+        """The sensors of its GPUs; after the check, whose process opens them for itself."""
+        return open_sensors(self._gpus)
+
+    def meter_of(self, sensors: Sequence[GpuSensors]) -> EnergyMeter:
+        """The meter of its energy, by its sensors."""
         # The counter of a shared GPU also counts the energy of other workers' trials.
-        return open_meter(() if self._is_shared else self.gpus)
+        return meter_of(() if self._is_shared else sensors)
 
 
 def _is_in_use() -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from mpisweep.devices.nvml import GpuSensors, open_sensors
+from mpisweep.devices.nvml import GpuSensors
 
 __all__ = ["GpuUse"]
 
@@ -59,9 +59,9 @@ class GpuUse:
         #: Whether this process holds memory on a GPU that trials of other processes could use.
         self.holds_memory = False
 
-    def open(self, uuids: Sequence[str]) -> None:
-        """Open the sensors of these GPUs."""
-        self._sensors = open_sensors(uuids)
+    def open(self, sensors: Sequence[GpuSensors]) -> None:
+        """Measure with these sensors of the GPUs from now on."""
+        self._sensors = sensors
 
     def begin(self) -> None:
         """Note that a trial begins."""
@@ -75,8 +75,10 @@ class GpuUse:
 
     def watch(self, group: int) -> None:
         """Read the memory of a program's process group, if that is due."""
+        if not self._with_memory or not self._sensors:
+            return
         now = self._clock()
-        if not self._with_memory or not self._sensors or now - self._watched_at < _EVERY_S:
+        if now - self._watched_at < _EVERY_S:
             return
         self._watched_at = now
         found = self._sensors[0].bytes_of(lambda process: _group_of(process) == group)

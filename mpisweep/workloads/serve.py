@@ -185,8 +185,9 @@ class _Loop:
             exit_now(0)
         if (checked := self._device.check()) is not None:
             self._line.send(CHECKED, encode(checked))
-        self._meter = self._device.open_meter()
-        self._use.open(self._device.gpus)
+        sensors = self._device.open_sensors()
+        self._meter = self._device.meter_of(sensors)
+        self._use.open(sensors)
         if self._runs_here:
             self._start = StartState()
         self._line.send(READY)
