@@ -45,7 +45,9 @@ class Objective:
 def objectives_in(tree: ast.Module) -> list[Objective]:
     """The functions of a module that can be an objective, the most likely one first."""
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    study = _study(tree)
+    study, trials = _study(tree), _trials(tree)
+    directions = _directions(study)
+    sampler, pruner = (_written(tree, study.get(name)) for name in ("sampler", "pruner"))
     found: list[Objective] = []
     passed_on: set[str] = set()
     for function in functions.values():
@@ -56,13 +58,11 @@ def objectives_in(tree: ast.Module) -> list[Objective]:
         if not asks_for:
             continue
         passed_on |= {call.func.id for call in calls if isinstance(call.func, ast.Name)}
-        directions = _directions(study)
         names = _returns(function, max(len(directions), 1), asks_for)
         found.append(
             Objective(
                 function.name, asks_for, names, directions if len(directions) == len(names) else (),
-                any(_method(call) == "should_prune" for call in calls), _trials(tree),
-                _written(tree, study.get("sampler")), _written(tree, study.get("pruner")),
+                any(_method(call) == "should_prune" for call in calls), trials, sampler, pruner,
             )
         )  # fmt: skip
     optimized = {
