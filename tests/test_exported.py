@@ -166,7 +166,8 @@ def test_mlflow_has_a_run_per_trial(path: Path):
     out = path.with_name("ml")
     assert main(["export", str(path), "--format", "mlflow", "-o", str(out)]) == 0
     client = mlflow.tracking.MlflowClient(f"sqlite:///{out}/mlflow.db")
-    [experiment] = client.search_experiments(filter_string="name = 's'")
+    name = mpisweep.load(path).name
+    [experiment] = client.search_experiments(filter_string=f"name = '{name}'")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert runs["trial-00001"].data.metrics["loss"] == 4.0
     assert runs["trial-00001"].data.params["x"] == "2"
