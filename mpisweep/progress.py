@@ -202,11 +202,11 @@ def sharing_text(kind: str, trials: int, gain: float, step: float | None = None)
         kind: of the GPUs.
         trials: number of trials per GPU.
         gain: trials per hour of a GPU, relative to one trial at a time.
-        step: what the next larger number gained over this one; above 1.05 it is this one that gained it.
+        step: what one more trial per GPU gained over this; None if none was tried.
     """
     text = f"{kind}: {counted(trials, 'trial')} per GPU"
     if trials > 1:
         text += f", {gain:.2g} times the trials per hour of one"
-    if step is not None and step < 1.05:
+    if step is not None:
         text += f"; {trials + 1} gained {100 * (step - 1):+.0f}%"
     return text

@@ -13,12 +13,12 @@ from typing import Any
 
 from mpisweep.blocks import ImportedBlock
 from mpisweep.master.best import BestSoFar
+from mpisweep.master.sharing import alone_times
 from mpisweep.records import EXCLUDED, AttemptEnd, Slot, TrialState
 from mpisweep.results import ResultsError
 from mpisweep.results.columns import CODE
 from mpisweep.results.journal.reader import Damage
 from mpisweep.results.requested import attempts_since, first_trials
-from mpisweep.results.sharing import alone_times
 from mpisweep.results.state import SweepState, retried_attempts
 from mpisweep.results.stopping import stopping_of
 from mpisweep.results.storing import read_here

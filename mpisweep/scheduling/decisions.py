@@ -147,8 +147,8 @@ class Share:
     trials: int
     #: Trials per hour of a GPU, relative to one trial at a time.
     gain: float
-    #: What the larger of the compared numbers gained over the smaller.
-    step: float
+    #: What one more trial per GPU gained over this, which was too little; None if this gained enough.
+    step: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-__all__ = ["BUSY", "GAIN", "SAMPLES", "Change", "Sharing"]
+__all__ = ["BUSY", "GAIN", "SAMPLES", "Change", "Sharing", "slowdown_between"]
 
 #: GPUs that are busy for this part of the time leave nothing for one more trial.
 BUSY = 0.85
@@ -96,11 +96,7 @@ class Sharing:
 
     def slowdown(self, trials: float) -> float | None:
         """Duration of a trial of which this many share the GPU, relative to alone; None if unknown."""
-        low = math.floor(trials)
-        below, above = self._slowdowns.get(low), self._slowdowns.get(math.ceil(trials))
-        if below is None or above is None:
-            return None
-        return below + (trials - low) * (above - below)
+        return slowdown_between(self._slowdowns, trials)
 
     def note(self, number: int, wall_time_s: float, trials: float, busy: float | None) -> Change | None:
         """Note a trial that has completed.
@@ -176,3 +172,15 @@ class Sharing:
                 return None
             logs.append(math.log(sample.wall_time_s / expected_s))
         return math.exp(fmean(logs))
+
+
+def slowdown_between(known: Mapping[int, float], trials: float) -> float | None:
+    """Duration of a trial relative to alone, between two that are known; else None.
+
+    Args:
+        known: number of trials per GPU -> the duration.
+        trials: mean number on the GPU.
+    """
+    low = math.floor(trials)
+    below, above = known.get(low), known.get(math.ceil(trials))
+    return None if below is None or above is None else below + (trials - low) * (above - below)

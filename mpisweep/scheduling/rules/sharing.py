@@ -11,6 +11,7 @@ from mpisweep.blocks import EndedBlock
 from mpisweep.records import Slot
 from mpisweep.scheduling.core import Core
 from mpisweep.scheduling.decisions import Decision, Share
+from mpisweep.scheduling.sharing import GAIN
 from mpisweep.scheduling.trials import COMPLETE, PRUNED
 
 __all__ = ["alone_s", "learn_use"]
@@ -36,7 +37,8 @@ def learn_use(core: Core, slot: Slot, block: EndedBlock) -> tuple[EndedBlock, li
             wall_time_s = block.wall_time_s[index]
             change = packing.sharing[kind].note(number, wall_time_s, mean, busy[index])
             if change is not None:
-                decisions.append(Share(kind, change.trials, change.gain, change.step))
+                step = None if change.step >= GAIN else change.step
+                decisions.append(Share(kind, change.trials, change.gain, step))
     return replace(block, gpu_trials=trials), decisions
 
 

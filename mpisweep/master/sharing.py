@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from mpisweep.results.state import SweepState
+from mpisweep.scheduling.sharing import slowdown_between
 
 __all__ = ["alone_times"]
 
@@ -27,8 +28,7 @@ def alone_times(state: SweepState, numbers: Sequence[int]) -> tuple[list[int], l
             found[number] = state.trials["wall_time"][number]
             continue
         known = slowdowns.get(state.workers["device_kind"][worker] if worker >= 0 else "", {1: 1.0})
-        low = math.floor(mean)
-        if low in known and math.ceil(mean) in known:
-            slowdown = known[low] + (mean - low) * (known[math.ceil(mean)] - known[low])
+        slowdown = slowdown_between(known, mean)
+        if slowdown is not None:
             found[number] = state.trials["wall_time"][number] / slowdown
     return list(found), list(found.values())
