@@ -36,16 +36,7 @@ from mpisweep.results.holder import CLAIM, Holder, claim_file, judged_dead, this
 from mpisweep.results.journal.segments import master_name, require_place
 from mpisweep.results.runs import last_run, new_run_name
 
-__all__ = [
-    "ASIDE",
-    "Claim",
-    "FollowedError",
-    "RunOverError",
-    "after_token",
-    "remove_through",
-    "require_place",
-    "token_of",
-]
+__all__ = ["ASIDE", "Claim", "FollowedError", "RunOverError", "after_token", "remove_through", "token_of"]
 
 #: Suffix of token names.
 ASIDE = ".aside"

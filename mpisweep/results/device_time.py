@@ -28,34 +28,28 @@ def device_seconds(state: SweepState, now: float | None = None) -> tuple[float, 
     cores = [c / max(s, 1) for c, s in zip(workers["cores"], workers["slots"], strict=True)]
     gpus = [count if count == count else 0.0 for count in workers["gpus"]]
     used = _attempts(state, now)
-    spent = [
-        (state.attempts["worker"][row], seconds)
-        for row, seconds in used.items()
-        if not _is_packed(state, row)
-    ]
-    packed = [
-        (state.attempts["worker"][row], seconds / state.trials["device_trials"][state.attempts["trial"][row]])
-        for row, seconds in used.items()
-        if _is_packed(state, row)
-    ]
+    #: Worker, seconds divided by the trials that shared them, and GPUs.
+    spent: list[tuple[int, float, float]] = []
+    for row, seconds in used.items():
+        worker, sharing = state.attempts["worker"][row], _trials_there(state, row)
+        spent.append((worker, seconds, gpus[worker]) if sharing is None else (worker, seconds / sharing, 1.0))
     # The other ranks of a trial run as long as its rank 0.
     ranks = state.ranks
     if ranks["trial"]:
         of = {(state.attempts["trial"][r], state.attempts["attempt"][r]): s for r, s in used.items()}
         keys = zip(ranks["trial"], ranks["attempt"], strict=True)
-        spent += [(worker, of.get(key, 0.0)) for worker, key in zip(ranks["worker"], keys, strict=True)]
-    spent = [(worker, seconds) for worker, seconds in spent if worker >= 0]
-    packed = [(worker, seconds) for worker, seconds in packed if worker >= 0]
-    return (
-        sum(s * cores[worker] for worker, s in [*spent, *packed]),
-        sum(s * gpus[worker] for worker, s in spent) + sum(s for _, s in packed),
-    )
+        spent += [
+            (worker, of.get(key, 0.0), gpus[worker])
+            for worker, key in zip(ranks["worker"], keys, strict=True)
+        ]
+    known = [(worker, seconds, count) for worker, seconds, count in spent if worker >= 0]
+    return sum(s * cores[worker] for worker, s, _ in known), sum(s * count for _, s, count in known)
 
 
-def _is_packed(state: SweepState, row: int) -> bool:
-    """Whether the attempt set its trial's end, and it is known how many trials shared its GPU."""
-    is_end = state.attempts["end"][row] == AttemptEnd.ENDED
-    return is_end and math.isfinite(state.trials["device_trials"][state.attempts["trial"][row]])
+def _trials_there(state: SweepState, row: int) -> float | None:
+    """Mean number of trials on the GPU, if the attempt set its trial's end and that is known."""
+    mean: float = state.trials["device_trials"][state.attempts["trial"][row]]
+    return mean if state.attempts["end"][row] == AttemptEnd.ENDED and math.isfinite(mean) else None
 
 
 def _attempts(state: SweepState, now: float | None) -> dict[int, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import nan
+from typing import Any
 
 from mpisweep.blocks import EndedBlock
 from mpisweep.records import FailureCause, Slot
@@ -11,10 +12,18 @@ from mpisweep.scheduling.trials import FAILED
 
 __all__ = ["lost_block", "lost_text", "without"]
 
+#: Columns that are empty if there is nothing to say of any trial.
+_OPTIONAL = (
+    "causes", "messages", "energy_j", "pruned_at", "suggested", "gpu_memory", "gpu_busy", "gpu_trials",
+)  # fmt: skip
+
 
 def without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
     """Copy a block without the trials at these positions."""
     kept = [i for i in range(len(block.numbers)) if i not in dropped]
+    optional: dict[str, Any] = {
+        name: [column[i] for i in kept] for name in _OPTIONAL if (column := getattr(block, name))
+    }
     return replace(
         block,
         numbers=[block.numbers[i] for i in kept],
@@ -23,14 +32,7 @@ def without(block: EndedBlock, dropped: frozenset[int]) -> EndedBlock:
         started_at=[block.started_at[i] for i in kept],
         wall_time_s=[block.wall_time_s[i] for i in kept],
         metrics={name: [column[i] for i in kept] for name, column in block.metrics.items()},
-        causes=[block.causes[i] for i in kept] if block.causes else [],
-        messages=[block.messages[i] for i in kept] if block.messages else [],
-        energy_j=[block.energy_j[i] for i in kept] if block.energy_j else [],
-        pruned_at=[block.pruned_at[i] for i in kept] if block.pruned_at else [],
-        suggested=[block.suggested[i] for i in kept] if block.suggested else [],
-        gpu_memory=[block.gpu_memory[i] for i in kept] if block.gpu_memory else [],
-        gpu_busy=[block.gpu_busy[i] for i in kept] if block.gpu_busy else [],
-        gpu_trials=[block.gpu_trials[i] for i in kept] if block.gpu_trials else [],
+        **optional,
         # The flag describes the last trial alone.
         warm=block.warm and len(block.numbers) - 1 not in dropped,
     )

@@ -60,7 +60,7 @@ class _Run:
 @dataclass(slots=True)
 class _Gpu:
     kind: str
-    slots: dict[Slot, None] = field(default_factory=dict)
+    slots: set[Slot] = field(default_factory=set)
     runs: dict[Slot, _Run] = field(default_factory=dict)
     #: Slot -> when its last trial ended, and what that needed at most.
     lingering: dict[Slot, tuple[float, float]] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class Packing:
             return
         shared = self._gpus.setdefault(gpu, _Gpu(kind))
         for slot in slots:
-            shared.slots[slot] = None
+            shared.slots.add(slot)
             self._gpu_of[slot] = shared
         if kind not in self.sharing:
             trials, gain = self._before.get(kind, (1, 1.0))

@@ -105,20 +105,16 @@ class Gathered:
         busy: float | None = None,
     ) -> None:
         """Note what was measured in the trial that was added last, and what its objective asked for."""
-        if energy_j is not None or self._energy_j:
-            self._fill_last(self._energy_j, energy_j)
-        if memory is not None or self._gpu_memory:
-            self._fill_last(self._gpu_memory, memory)
-        if busy is not None or self._gpu_busy:
-            self._fill_last(self._gpu_busy, busy)
-        if suggested is not None or self._suggested:
-            self._suggested += [None] * (len(self.numbers) - 1 - len(self._suggested))
-            self._suggested.append(suggested)
+        columns: tuple[tuple[list[Any], Any], ...] = (
+            (self._energy_j, energy_j), (self._suggested, suggested), (self._gpu_memory, memory),
+            (self._gpu_busy, busy),
+        )  # fmt: skip
+        for column, value in columns:
+            if value is not None or column:
+                column += [None] * (len(self.numbers) - 1 - len(column))
+                column.append(value)
+        if self._suggested:
             self._chars += len(str(suggested))
-
-    def _fill_last(self, column: list[float | None], value: float | None) -> None:
-        column += [None] * (len(self.numbers) - 1 - len(column))
-        column.append(value)
 
     def _note(self, cause: FailureCause, message: str) -> None:
         message = shortened(message, MESSAGE_CHARS)

@@ -61,17 +61,14 @@ def learn_durations(core: Core, now: float) -> None:
     """Fit the durations again, then update the queues and the timetable."""
     given_at = core.slots.given_at
     # A slot that was given more trials since runs its first one for longer than that.
-    running = {
-        next(iter(held)): (now - given_at[slot], slot) for slot, held in core.slots.held.items() if held
+    running_s = {
+        next(iter(held)): (now - given_at[slot])
+        / (1.0 if core.packing is None else core.packing.slowdown(slot) or core.packing.stretch)
+        for slot, held in core.slots.held.items()
+        if held
     }
-    packing = core.packing
     core.next_fit_at = now + _FIT_EVERY_S
-    core.model.fit(
-        {
-            number: seconds if packing is None else seconds / (packing.slowdown(slot) or packing.stretch)
-            for number, (seconds, slot) in running.items()
-        }
-    )
+    core.model.fit(running_s)
     # Sorting a hundred thousand trials takes longer than running them if each is this short.
     if core.waiting.count_aside or (core.model.longest_s or 0.0) > BATCH_S:
         core.waiting.reconsider()
