@@ -389,6 +389,49 @@ def test_what_a_program_leaves_behind_is_ended(folder: Path, program: str, mpisw
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+KILLED = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from mpisweep.spec.commandline import parse_command
+from mpisweep.workloads.programs import start_program
+
+trial = SimpleNamespace(number=0, repeat=0, seed=0, team=None)
+command = ["sleep", "1000"]
+workload = parse_command({"command": "sleep 1000"})
+program, *_ = start_program(workload, Path.cwd(), trial, command, {}, directly="directly" in sys.argv)
+print(program.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["directly", "after a command"])
+def test_a_program_dies_with_its_trial_process(folder: Path, how: str):
+    """With and without the command of util-linux that asks the kernel for it."""
+    command = [sys.executable, "-c", KILLED, how]
+    with remember(
+        subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    ) as trial_process:
+        assert trial_process.stdout is not None
+        program = psutil.Process(int(trial_process.stdout.readline()))
+        wait_for(lambda: program.name() == "sleep")
+        trial_process.kill()
+    assert psutil.wait_procs([program], timeout=PATIENCE_S)[1] == []
+
+
+def test_a_program_that_is_gone_is_reported_in_its_own_name(folder: Path, mpisweep: Run):
+    script = folder / "once.sh"
+    script.write_text("#!/bin/sh\nrm once.sh\necho loss 1\n")
+    script.chmod(0o755)
+    done = mpisweep("run", sweep_file(folder, "./once.sh {x}", last=2), "-n", "1", "-o", "r.h5")
+    assert done.returncode == 0, done.stderr
+    trials = package.load(folder / "r.h5").trials
+    assert sorted(trials["state"]) == ["complete", "failed"]
+    assert "exception" in trials["cause"]
+    assert "'./once.sh' cannot be started: No such file or directory" in trials["message"]
+
+
 def test_a_stop_reaches_the_program_and_the_trial_runs_again(
     folder: Path, program: str, environment, mpisweep: Run
 ):

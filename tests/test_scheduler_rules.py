@@ -33,7 +33,7 @@ from mpisweep.scheduling.events import (
     WorkerJoined,
     WorkerLost,
 )
-from mpisweep.scheduling.health import SLOW_TRIALS, Devices
+from mpisweep.scheduling.health import SLOW_S, SLOW_TRIALS, Devices
 from mpisweep.scheduling.scheduler import Scheduler
 from mpisweep.search.evidence import Evidence
 from mpisweep.search.frontier import MemoryFrontier
@@ -273,6 +273,24 @@ def test_no_device_is_quarantined_as_slow_while_another_is_half_as_slow():
                 assert devices.note_duration(Slot(rank, 0), seconds, 1.0) == ""
         why = [devices.note_duration(Slot(4, 0), 9.0, 1.0) for _ in range(SLOW_TRIALS)]
         assert bool(why[-1]) is is_called_slow
+
+
+def test_a_device_is_not_quarantined_as_slow_for_a_moment():
+    """Another process on its core delays many trials of some milliseconds in a row."""
+    devices = Devices()
+    slot, slow, usual = Slot(3, 0), 0.09, 0.02
+    for _ in range(SLOW_TRIALS):
+        for rank in range(3):
+            devices.note_duration(Slot(rank, 0), usual, usual)
+
+    def slow_trials(seconds: float) -> list[str]:
+        return [devices.note_duration(slot, slow, usual) for _ in range(SLOW_TRIALS + int(seconds / slow))]
+
+    assert not any(slow_trials(0.8 * SLOW_S))
+    for _ in range(SLOW_TRIALS):
+        assert devices.note_duration(slot, usual, usual) == ""
+    assert not any(slow_trials(0.8 * SLOW_S))
+    assert slow_trials(0.4 * SLOW_S)[-1] == "trials take 4.5 times as long here as elsewhere"
 
 
 def test_the_last_device_is_not_blamed():

@@ -8,7 +8,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 
 
-def objective(trial):
+def objective(trial: optuna.Trial) -> float:
     images, labels = load_digits(return_X_y=True)
     train_x, valid_x, train_y, valid_y = train_test_split(images / 16, labels, random_state=0)
     kind = trial.suggest_categorical("classifier", ["sgd", "neighbours"])

@@ -4,7 +4,8 @@
 trials have completed and none has failed elsewhere since the first of these failures.  The slot is
 quarantined, and the trial is retried elsewhere; if it fails there too, the slot is released.  A slot is also
 quarantined for slowness: if the ratio of measured to expected duration of its last :data:`SLOW_TRIALS` trials
-is more than :data:`SLOW_FACTOR` times that of the other slots (medians), and no other slot is half as slow.
+is more than :data:`SLOW_FACTOR` times that of the other slots (medians), no other slot is half as slow, and
+this remains so for :data:`SLOW_S`: another process on a core delays many short trials in a row.
 
 *A lost worker.*  A slot runs its trials in order, and the master sees only which ends have arrived.  A worker
 sends the ends of trials that were assigned one by one before the next trial begins: the first trial without
@@ -35,13 +36,15 @@ from mpisweep.blocks import EndedBlock
 from mpisweep.records import FailureCause, Slot
 from mpisweep.scheduling.ranking import Ranking
 
-__all__ = ["OTHERS_DONE", "SLOW_FACTOR", "SLOW_TRIALS", "CommonError", "Devices", "Losses"]
+__all__ = ["OTHERS_DONE", "SLOW_FACTOR", "SLOW_S", "SLOW_TRIALS", "CommonError", "Devices", "Losses"]
 
 #: Trials that must complete elsewhere before a device is blamed for two failures in a row.
 OTHERS_DONE = 4
 #: How many trials must be slow, and how slow, before a device counts as slow.
 SLOW_TRIALS = 5
 SLOW_FACTOR = 3.0
+#: How long the trials of a device must have been slow, in seconds of their durations.
+SLOW_S = 5.0
 
 
 @dataclass(slots=True)
@@ -54,6 +57,8 @@ class _Record:
     failed_at: int = 0
     #: Logarithms of measured over expected durations of the last trials.
     slowness: deque[float] = field(default_factory=lambda: deque(maxlen=SLOW_TRIALS))
+    #: Sum of the durations since they are too long.
+    slow_s: float = 0.0
 
 
 class Devices:
@@ -135,6 +140,10 @@ class Devices:
         usual = (low + high) / 2
         slowest = ranking[count - 1 + (count - 1 >= at)][0]
         if mine - usual < math.log(SLOW_FACTOR) or slowest - usual > math.log(SLOW_FACTOR / 2):
+            record.slow_s = 0.0
+            return ""
+        record.slow_s += wall_time_s
+        if record.slow_s < SLOW_S:
             return ""
         return f"trials take {math.exp(mine - usual):.1f} times as long here as elsewhere"
 

@@ -31,7 +31,7 @@ from mpisweep.spec.commandline import (
 )
 from mpisweep.spec.printed import plain, read_number
 from mpisweep.workloads.outputs import Tape, append_output
-from mpisweep.workloads.programs import start_program
+from mpisweep.workloads.programs import has_not_started, start_program
 from mpisweep.workloads.startstate import SURVIVED
 from mpisweep.workloads.trial import DivergedError, Trial, TrialFailedError
 
@@ -139,8 +139,25 @@ class _Run:
             aside.replace(target)
             values["template"] = os.fspath(target)
         arguments = [render(argument, values) for argument in self._workload.arguments]
+        status, diverged = self._run_program(arguments, values)
+        if has_not_started(status, self._tape.content()):
+            self._tape = Tape()
+            status, diverged = self._run_program(arguments, values, directly=True)
+        self._end(arguments[0], status, diverged)
+        is_interrupted = self._trial.told_to_stop and not self._trial.is_pruned
+        if target is not None and self._trial.ranks == 1 and not is_interrupted:
+            # File systems limit the number of files, and this one can be rendered again; a failed trial keeps
+            # it for inspection.
+            with contextlib.suppress(OSError):
+                target.unlink()
+                target.parent.rmdir()
+
+    def _run_program(
+        self, arguments: list[str], values: dict[str, Value], *, directly: bool = False
+    ) -> tuple[int, DivergedError | None]:
+        """Run the program and end its group; its exit code, and the error of an objective that diverged."""
         program, printed, reported = start_program(
-            self._workload, self._folder, self._trial, arguments, values
+            self._workload, self._folder, self._trial, arguments, values, directly=directly
         )
         diverged: DivergedError | None = None
         try:
@@ -152,14 +169,7 @@ class _Run:
                 os.close(file)
             kill_group(program.pid)
             status = program.wait()
-        self._end(arguments[0], status, diverged)
-        is_interrupted = self._trial.told_to_stop and not self._trial.is_pruned
-        if target is not None and self._trial.ranks == 1 and not is_interrupted:
-            # File systems limit the number of files, and this one can be rendered again; a failed trial keeps
-            # it for inspection.
-            with contextlib.suppress(OSError):
-                target.unlink()
-                target.parent.rmdir()
+        return status, diverged
 
     def _values(self) -> dict[str, Value]:
         trial, names = self._trial, self._workload.names
