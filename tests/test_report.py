@@ -240,8 +240,9 @@ def test_a_figure_is_svg_with_text_or_png_if_that_is_smaller(tmp_path):
     assert len(many) < 250_000
 
 
-def test_the_page_of_single_runs_does_not_wait_for_distributions(tmp_path):
-    path = made_sweep(tmp_path / "two.h5", "two", 40)
+@pytest.mark.parametrize(("space", "count"), [("two", 40), ("sizes", 300)])
+def test_the_page_of_single_runs_does_not_wait_for_distributions(tmp_path, space, count):
+    path = made_sweep(tmp_path / "s.h5", space, count)
     program = (
         "import sys, mpisweep\nfrom mpisweep.views.report import page\n"
         f"page(mpisweep.load({str(path)!r}))\nprint('scipy.special' in sys.modules)"

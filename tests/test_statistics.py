@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -328,6 +329,20 @@ def test_ten_thousand_runs_have_a_trend_within_seconds():
     assert found.region[1] - found.region[0] < 4000
 
 
+@pytest.mark.parametrize("runs", [62, 65, 300])
+def test_the_band_of_a_trend_is_student_s_interval(runs: int, monkeypatch):
+    """Also where a series stands for the distribution."""
+    rng = np.random.default_rng(7)
+    x = np.arange(1.0, runs + 1)
+    y = np.sin(x / 20) + 0.1 * rng.standard_normal(runs)
+    by_series = trend_of(x, y)
+    monkeypatch.setattr("mpisweep.statistics.trend._MANY", math.inf)
+    exact = trend_of(x, y)
+    assert by_series is not None
+    assert exact is not None
+    assert by_series.high - by_series.mean == pytest.approx(exact.high - exact.mean, rel=1e-8)
+
+
 def test_a_run_far_off_does_not_bend_the_trend():
     rng = np.random.default_rng(13)
     x = np.linspace(0, 1, 60)
@@ -459,6 +474,8 @@ def test_single_runs_have_a_best_region_or_the_statement_that_luck_is_unknown(tm
     rng = np.random.default_rng(16)
     x = np.arange(200)
     many = sweep_of(tmp_path / "many.h5", ((x - 90) ** 2 / 4000 + 0.1 * rng.standard_normal(200))[:, None])
+    with pytest.raises(KeyError):
+        findings_of(many, "no such metric")
     found = findings_of(many)
     assert found.trend is not None
     low, high = found.trend.region

@@ -22,7 +22,7 @@ from mpisweep.views.scales import direction_of, has_smooth_ratios
 __all__ = ["Findings", "findings_of"]
 
 #: Sweep -> metric and direction -> its statistics, which sentence, table and figure of one page share.
-_KNOWN: WeakKeyDictionary[Sweep, dict[tuple[str | None, str | None], Findings]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Sweep, dict[tuple[str, Direction], Findings]] = WeakKeyDictionary()
 
 #: Configurations of the best set that a sentence names.
 _NAMED = 6
@@ -149,21 +149,21 @@ def findings_of(sweep: Sweep, metric: str | None = None, direction: str | None =
     Raises:
         KeyError: when no trial has that metric.
     """
-    known = _KNOWN.setdefault(sweep, {})
-    asked = metric, direction
-    if asked not in known:
-        known[asked] = _computed(sweep, metric, direction)
-    return known[asked]
-
-
-def _computed(sweep: Sweep, metric: str | None, direction: str | None) -> Findings:
     name = metric or sweep.objective
     better = Direction(direction or direction_of(sweep, name, sweep.direction))
+    # An objective without a value is not an error.
+    column = sweep.metric_column(name) if metric is not None or name in sweep.metrics else None
+    known = _KNOWN.setdefault(sweep, {})
+    if (name, better) not in known:
+        known[name, better] = _computed(sweep, name, column, better)
+    return known[name, better]
+
+
+def _computed(sweep: Sweep, name: str, column: str | None, better: Direction) -> Findings:
     minimize = better is Direction.MINIMIZE
-    is_there = metric is not None or name in sweep.metrics
     # At a budget, the time until there.
     time_column = "at_seconds" if sweep.budget else "wall_time"
-    runs = runs_of(sweep.trials, sweep.metric_column(name) if is_there else None, time_column)
+    runs = runs_of(sweep.trials, column, time_column)
     means, parameter = means_of(runs.values), ordered_parameter(sweep)
     trend = None
     if parameter and not (means.count > 1).any():

@@ -203,7 +203,8 @@ def _thick_lines(
 def _highlights(sweep: Sweep, metric: str) -> list[tuple[int, str, str, str]]:
     """Trials with a thick line: number, colour, dashes and text of best, median and baseline."""
     # A trial that completed without a report has no curve; nor is the median of those without a value.
-    ranked = [int(row["number"]) for row in sweep.best(len(sweep.trials)) if not row["diverged"]]
+    best = sweep.best(len(sweep.trials))
+    ranked = best["number"][~best["diverged"]].tolist()
     chosen: list[tuple[int, str, str, str]] = []
     if ranked:
         chosen.append((ranked[0], GREEN, "-", f"best{_configuration(sweep, ranked[0])}"))
