@@ -27,7 +27,7 @@ from mpisweep.batch.walltime import earliest_end, plan_stop
 from mpisweep.cli.after import tell_ranks
 from mpisweep.cli.hooking import hooks_of
 from mpisweep.cli.logs import configure_logging
-from mpisweep.cli.outcome import OwnResults, SharedResults, closings, describe_end
+from mpisweep.cli.outcome import OwnResults, SharedResults, closings
 from mpisweep.cli.sweepargs import check_time, results_path
 from mpisweep.cli.workers import check_fit, place_workers, usual_node
 from mpisweep.processes.kernel import die_with_parent, this_host
@@ -75,11 +75,12 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
         warn_of_unknown_end(allocation)
     tell_ranks(spec)
     console = Console(stderr=True)
+    results = OwnResults(path) if options.split is None else SharedResults(path)
     ended = launch(
         start,
         # What a program calls draws nothing itself, even if FORCE_COLOR says that this is a terminal.
         console=console if console.is_terminal and not options.quiet and not caller else None,
-        results=OwnResults(path) if options.split is None else SharedResults(path),
+        results=results,
         ends_at=None if ends_at is None else ends_at - reserve_s,
         restarts=spec.limits.restarts,
         patience_s=_START_FACTOR * spec.limits.silence_s,
@@ -91,7 +92,7 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
         log.log(
             logging.WARNING if ended.exit_code else logging.INFO,
             "%s",
-            describe_end(path, spec.name, ended.reason),
+            results.describe_end(spec.name, ended.reason),
         )
     return ended.exit_code
 

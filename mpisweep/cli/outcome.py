@@ -20,17 +20,17 @@ from mpisweep.results import ResultsError, journal_folder, shares_folder
 if TYPE_CHECKING:
     from mpisweep.results.load import Sweep
 
-__all__ = ["OwnResults", "SharedResults", "closings", "describe_end", "standing"]
+__all__ = ["OwnResults", "SharedResults", "closings", "standing"]
 
 #: Seconds that the ranks of a closed run may take to exit.
 _LAST_ACT_S = 10.0
 
 
 def _sweep(path: Path) -> Sweep | None:
-    from mpisweep.results.load import load
+    from mpisweep.results.load import load_tables
 
     try:
-        return load(path)
+        return load_tables(path)
     except (ResultsError, OSError):
         return None
 
@@ -45,10 +45,12 @@ class OwnResults:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._since = time.time()
+        #: The sweep that :meth:`end` has read last; it may be large.
+        self._read: Sweep | None = None
 
     def end(self, launch: str, returned: int | None) -> RunEnd:
         """See :class:`mpisweep.batch.launch.Results`."""
-        sweep = _sweep(self._path)
+        sweep = self._read = _sweep(self._path)
         rows = [] if sweep is None else list(sweep.allocations)
         own = [index for index, row in enumerate(rows) if row["launch"] == launch]
         if own and rows[own[-1]]["end"]:
@@ -88,6 +90,33 @@ class OwnResults:
             time.sleep(0.05)
         return RunEnd(EndReason(str(row["end"])))
 
+    def describe_end(self, name: str, reason: EndReason) -> str:
+        """Write the last line of a launcher: how the run ended, how far the sweep is, what to do.
+
+        Args:
+            name: of the sweep.
+            reason: why the run ended.
+        """
+        path = self._path
+        sweep = self._read or _sweep(path)
+        now = _standing(sweep)
+        parts = [f"{name}: {reason}"]
+        if now.trials:
+            parts.append(f"{now.ended:,} of {now.trials:,} trials have ended")
+        if reason is EndReason.NOTHING_FINITE:
+            parts.append(_why_nothing_finite(sweep))
+        elif reason.exit_code == 4:
+            parts.append(f"`mpisweep status {path}` counts the failures by cause")
+        elif reason is EndReason.DISK:
+            parts.append("free disk space, then run the same command to resume")
+        elif reason is EndReason.PILOT:
+            parts.append("`mpisweep check --plan` says what the others take")
+        elif reason.is_rule:
+            parts.append("change [stop] to continue")
+        elif reason.exit_code == 3:
+            parts.append("run the same command to resume")
+        return "; ".join(part for part in parts if part)
+
     def ended_trials(self) -> int:
         """See :class:`mpisweep.batch.launch.Results`."""
         return standing(self._path).ended
@@ -117,7 +146,7 @@ class SharedResults(OwnResults):
 
     def end(self, launch: str, returned: int | None) -> RunEnd:
         """See :class:`mpisweep.batch.launch.Results`."""
-        sweep = _sweep(self._path)
+        sweep = self._read = _sweep(self._path)
         if sweep is not None:
             if (reason := _final(sweep.state)) is not None:
                 return RunEnd(reason)
@@ -155,10 +184,13 @@ def _run_text(row: Any) -> str:
 
 def standing(path: Path) -> Standing:
     """Read how far the sweep is."""
+    return _standing(_sweep(path))
+
+
+def _standing(sweep: Sweep | None) -> Standing:
     from mpisweep.results.load import total_trials
     from mpisweep.spec import ADDING
 
-    sweep = _sweep(path)
     if sweep is None:
         return Standing()
     ended = sum(sweep.count(state) for state in TrialState if state.is_end)
@@ -193,36 +225,8 @@ def closings(path: Path) -> list[float]:
     return [] if sweep is None else [float(seconds) for seconds in sweep.allocations["closing_time"]]
 
 
-def describe_end(path: Path, name: str, reason: EndReason) -> str:
-    """Write the last line of a launcher: how the run ended, how far the sweep is, what to do.
-
-    Args:
-        path: the results file.
-        name: name of the sweep.
-        reason: why the run ended.
-    """
-    now = standing(path)
-    parts = [f"{name}: {reason}"]
-    if now.trials:
-        parts.append(f"{now.ended:,} of {now.trials:,} trials have ended")
-    if reason is EndReason.NOTHING_FINITE:
-        parts.append(_why_nothing_finite(path))
-    elif reason.exit_code == 4:
-        parts.append(f"`mpisweep status {path}` counts the failures by cause")
-    elif reason is EndReason.DISK:
-        parts.append("free disk space, then run the same command to resume")
-    elif reason is EndReason.PILOT:
-        parts.append("`mpisweep check --plan` says what the others take")
-    elif reason.is_rule:
-        parts.append("change [stop] to continue")
-    elif reason.exit_code == 3:
-        parts.append("run the same command to resume")
-    return "; ".join(part for part in parts if part)
-
-
-def _why_nothing_finite(path: Path) -> str:
+def _why_nothing_finite(sweep: Sweep | None) -> str:
     """Why no objective is finite: it was never reported, or every value diverged."""
-    sweep = _sweep(path)
     if sweep is None:
         return ""
     names = [objective.name for objective in sweep.objectives]
