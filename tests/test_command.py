@@ -432,6 +432,19 @@ def test_a_program_that_is_gone_is_reported_in_its_own_name(folder: Path, mpiswe
     assert "'./once.sh' cannot be started: No such file or directory" in trials["message"]
 
 
+@pytest.mark.parametrize("kind", ["another machine", "no first line"])
+def test_a_program_that_the_kernel_cannot_execute_is_given_to_no_shell(
+    folder: Path, mpisweep: Run, kind: str
+):
+    """A program for the login node's processors is an error, not a script."""
+    head = bytearray(Path("/proc/self/exe").read_bytes()[:4096])
+    head[18:20] = b"\xb7\x00" if head[18:20] == b"\x3e\x00" else b"\x3e\x00"
+    (folder / "odd").write_bytes(bytes(head) if kind == "another machine" else b"echo loss 1\n")
+    (folder / "odd").chmod(0o755)
+    done = mpisweep("run", sweep_file(folder, "./odd {x}", last=1), "-n", "1", "-o", "r.h5")
+    assert "exception): './odd' cannot be started: Exec format error" in done.stderr
+
+
 def test_a_stop_reaches_the_program_and_the_trial_runs_again(
     folder: Path, program: str, environment, mpisweep: Run
 ):

@@ -4,8 +4,8 @@ A program must die with its trial process, also if that is killed.  The kernel d
 asks for it, so something has to ask between the fork and the program.  Python code there needs a fork that
 copies this process's page tables, and both sides then copy the pages that they write: 9 ms of CPU time for a
 program that itself takes 1 ms.  util-linux has a command that asks and then becomes the program; it starts by
-vfork(), which copies nothing, and adds half a millisecond.  If the trial process is killed within this time,
-its program stays behind.
+vfork(), which copies nothing, and adds half a millisecond.  If the rank is killed within this time, its
+program stays behind.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ __all__ = ["has_not_started", "start_program"]
 _NOT_STARTED = (126, 127)
 #: How the command before the program, or its loader, begins its only line in that case.
 _ITS_ERROR = re.compile(rb"\A(\S*/)?setpriv: .*\n?\Z")
+#: How a program in machine code begins.
+_ELF = b"\x7fELF"
 
 
 def start_program(
@@ -54,15 +56,16 @@ def start_program(
     Raises:
         TrialFailedError: when it cannot be started.
     """
-    before = () if directly else _dying_with_parent()
     printed, prints = os.pipe()
     reported, reports = os.pipe()
     environment = _environment(workload, trial, values, reports)
     parent = os.getpid()
     try:
+        own_folder = trial.directory if workload.own_directory else folder
+        before = () if directly else _before(arguments[0], own_folder, environment)
         program = start_with_retries(lambda: subprocess.Popen(
             [*before, *arguments],
-            cwd=trial.directory if workload.own_directory else folder,
+            cwd=own_folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=prints,
@@ -88,6 +91,12 @@ def start_program(
 def has_not_started(status: int, output: bytes) -> bool:
     """Whether the command before the program could not start it, as its output says."""
     return status in _NOT_STARTED and _ITS_ERROR.match(output) is not None
+
+
+def _before(program: str, folder: Path, environment: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """The command to put before a program; empty if there is none for it."""
+    path = os.fsdecode(environment.get(b"PATH", b""))
+    return _dying_with_parent() if _is_executed_as_it_is(program, folder, path) else ()
 
 
 def _environment(
@@ -117,6 +126,37 @@ def _encoded(variables: Mapping[str, str]) -> dict[bytes, bytes]:
 def _usual_environment() -> dict[bytes, bytes]:
     """The environment of this process; only a trial of several ranks changes it, for its own time."""
     return dict(os.environb)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_executed_as_it_is(program: str, folder: Path, path: str) -> bool:
+    """Whether the kernel knows the format of a program.
+
+    Another one is an error, e.g. a program for the processors of the login node; but setpriv, like a shell,
+    would have a shell read it.
+    """
+    found = folder / program if "/" in program else shutil.which(program, path=path or None)
+    head = _head_of(found) if found is not None else b""
+    return head.startswith(b"#!") or (head.startswith(_ELF) and _format_of(head) == _own_format())
+
+
+def _head_of(path: str | Path) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(20)
+    except (OSError, ValueError):
+        # Executable but not readable, for one; or no path at all.
+        return b""
+
+
+def _format_of(head: bytes) -> tuple[bytes, bytes]:
+    """Word size with byte order, and the machine, of an ELF file."""
+    return head[4:6], head[18:20]
+
+
+@functools.cache
+def _own_format() -> tuple[bytes, bytes]:
+    return _format_of(_head_of("/proc/self/exe"))
 
 
 @functools.cache
