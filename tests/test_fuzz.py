@@ -109,7 +109,7 @@ def judge_spec(make: Callable[[], Spec], what: object) -> None:
         spec.baseline_configuration()
         spec.full({})
         if spec.space.parameters:
-            spec.space.from_unit([0.5] * len(spec.space.parameters))
+            spec.space.from_unit([0.5] * len(spec.space.axes))
         if spec.space.size:
             assert spec.space.index(spec.space.point(spec.space.size - 1)) is not None
 

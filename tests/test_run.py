@@ -572,6 +572,13 @@ def test_an_interpreter_without_memory_for_the_exception_has_run_out_of_memory(t
     assert cause_of(SystemError(text), memory_is_limited=False, uses_gpu=False)[0] is FailureCause.EXCEPTION
 
 
+def test_a_torch_library_without_memory_has_run_out_of_memory():
+    """oneDNN says no more than this in the backward pass of ResNet50 under a limit of 1.8 GB."""
+    error = RuntimeError("could not execute a primitive")
+    assert cause_of(error, memory_is_limited=True, uses_gpu=False)[0] is FailureCause.OUT_OF_MEMORY
+    assert cause_of(error, memory_is_limited=False, uses_gpu=False)[0] is FailureCause.EXCEPTION
+
+
 def test_a_memory_limit_too_small_for_a_library_is_out_of_memory(folder, mpisweep: Run):
     (folder / "mine.py").write_text("def train(trial):\n    import torch\n    return float(torch.ones(1))\n")
     (folder / "s.toml").write_text(

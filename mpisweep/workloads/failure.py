@@ -24,6 +24,8 @@ __all__ = ["cause_of", "exit_by", "killed_by", "log_failure", "message_of"]
 _NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 #: The whole text of oneDNN, torch's CPU library, when memory is full.  Its other errors name the operation.
 _NO_PRIMITIVE = "could not create a primitive"
+#: Its text when memory is full later; without a memory limit it may have another cause.
+_NOT_EXECUTED = "could not execute a primitive"
 #: The dynamic linker's text when a memory limit leaves no room for a library; without a limit it has another
 #: cause.
 _NO_ROOM = "failed to map segment from shared object"
@@ -52,6 +54,7 @@ def _cause(error: BaseException, memory_is_limited: bool) -> FailureCause:
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY))
         or (isinstance(error, RuntimeError) and text == _NO_PRIMITIVE)
+        or (isinstance(error, RuntimeError) and text == _NOT_EXECUTED and memory_is_limited)
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
         or (isinstance(error, (OSError, ImportError)) and _NO_ROOM in text and memory_is_limited)
         or (
