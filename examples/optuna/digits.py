@@ -14,13 +14,13 @@ def objective(trial: optuna.Trial) -> float:
     kind = trial.suggest_categorical("classifier", ["sgd", "neighbours"])
     if kind == "neighbours":
         neighbours = trial.suggest_int("n_neighbors", 1, 30)
-        return KNeighborsClassifier(neighbours).fit(train_x, train_y).score(valid_x, valid_y)
+        return float(KNeighborsClassifier(neighbours).fit(train_x, train_y).score(valid_x, valid_y))
 
     alpha = trial.suggest_float("alpha", 1e-5, 1e-1, log=True)
     classifier = SGDClassifier(alpha=alpha, random_state=0)
     for epoch in range(20):
         classifier.partial_fit(train_x, train_y, np.unique(labels))
-        accuracy = classifier.score(valid_x, valid_y)
+        accuracy = float(classifier.score(valid_x, valid_y))
         trial.report(accuracy, epoch)
         if trial.should_prune():
             raise optuna.TrialPruned
