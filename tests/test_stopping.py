@@ -236,8 +236,8 @@ def test_a_changed_rule_continues_and_an_unchanged_one_runs_nothing(folder, mpis
     shown = mpisweep("status", "r.h5").stdout
     assert "stops at loss <= 20\n" in shown
     assert f"  {count} of 60 trials have ended\n" in shown
-    sweep_file(folder, "target = 0", "patience = 60")
-    assert "loss <= 0, or 60 trials without improvement" in mpisweep("check", name, "-o", "r.h5").stdout
+    sweep_file(folder, "target = 0", "patience = 25")
+    assert "loss <= 0, or 25 trials without improvement" in mpisweep("check", name, "-o", "r.h5").stdout
     assert mpisweep(*command).returncode == 0
     last = package.load(folder / "r.h5")
     assert last.allocations["end"].tolist()[1:] == [EndReason.TARGET.value] * 2

@@ -339,13 +339,13 @@ def _check_script(options: argparse.Namespace) -> int:
 def _facts(folder: str, sweep: str, results: str) -> Facts:
     """Read facts from the files that a script names, if their paths are known here."""
     from mpisweep.results.after import read_after
-    from mpisweep.results.load import load
+    from mpisweep.results.load import load_tables
 
     longest_s = timeout_s = None
     problem = ""
     if (path := _expanded_path(folder, results)) is not None:
         with contextlib.suppress(ResultsError, OSError, ValueError):
-            times = load(path).trials["wall_time"]
+            times = load_tables(path).trials["wall_time"]
             longest_s = float(times[times == times].max())
     is_file = ":" not in sweep and not is_workload(sweep)
     if is_file and (path := _expanded_path(folder, sweep)) is not None:

@@ -173,12 +173,12 @@ def _imports(spec: Spec, results: Path) -> list[str]:
     if not spec.imports:
         return []
     from mpisweep.prior.reading import read_imports
-    from mpisweep.results.load import imported_counts, load
+    from mpisweep.results.load import imported_counts, load_tables
 
     with contextlib.suppress(ResultsError):
         return [
             f"{count:,} trials imported from {place}"
-            for place, count in imported_counts(load(results)).items()
+            for place, count in imported_counts(load_tables(results)).items()
         ]
     found = read_imports(spec)
     return [*found.notes, *found.warnings]

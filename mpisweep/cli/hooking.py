@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from mpisweep.batch.hooks import EndedTrials, HookRun, Reached
 from mpisweep.batch.jobfacts import Allocation
+from mpisweep.cli.outcome import tables_if_readable
 from mpisweep.processes.kernel import this_host
-from mpisweep.results import ResultsError, journal_folder, logs_folder
+from mpisweep.results import journal_folder, logs_folder
 from mpisweep.spec import Spec
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class _Facts:
 
     def before(self) -> dict[str, Any]:
         """The sweep before its ranks start."""
-        return self._about("before_sweep", None if self._is_fresh else self._sweep())
+        return self._about("before_sweep", None if self._is_fresh else tables_if_readable(self._path))
 
     def ended(self, launch: str, at_most: int) -> EndedTrials | None:
         """The next trials that have ended in this launch; None if the results cannot be read now."""
@@ -72,7 +73,7 @@ class _Facts:
         """The sweep after a launch."""
         from mpisweep.views.told import ended_in
 
-        sweep = self._sweep()
+        sweep = tables_if_readable(self._path)
         return self._about("after_sweep", sweep) | {
             "reason": reached.reason,
             "exit_code": reached.exit_code,
@@ -83,11 +84,3 @@ class _Facts:
         from mpisweep.views.told import sweep_facts
 
         return {"hook": hook, **sweep_facts(sweep, self._spec, self._path), **self._run}
-
-    def _sweep(self) -> Sweep | None:
-        from mpisweep.results.load import load_tables
-
-        try:
-            return load_tables(self._path)
-        except (ResultsError, OSError):
-            return None

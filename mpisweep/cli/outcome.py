@@ -20,13 +20,14 @@ from mpisweep.results import ResultsError, journal_folder, shares_folder
 if TYPE_CHECKING:
     from mpisweep.results.load import Sweep
 
-__all__ = ["OwnResults", "SharedResults", "closings", "standing"]
+__all__ = ["OwnResults", "SharedResults", "closings", "standing", "tables_if_readable"]
 
 #: Seconds that the ranks of a closed run may take to exit.
 _LAST_ACT_S = 10.0
 
 
-def _sweep(path: Path) -> Sweep | None:
+def tables_if_readable(path: Path) -> Sweep | None:
+    """Load a sweep without its curves; None if it cannot be read, or there is none."""
     from mpisweep.results.load import load_tables
 
     try:
@@ -50,7 +51,7 @@ class OwnResults:
 
     def end(self, launch: str, returned: int | None) -> RunEnd:
         """See :class:`mpisweep.batch.launch.Results`."""
-        sweep = self._read = _sweep(self._path)
+        sweep = self._read = tables_if_readable(self._path)
         rows = [] if sweep is None else list(sweep.allocations)
         own = [index for index, row in enumerate(rows) if row["launch"] == launch]
         if own and rows[own[-1]]["end"]:
@@ -98,7 +99,7 @@ class OwnResults:
             reason: why the run ended.
         """
         path = self._path
-        sweep = self._read or _sweep(path)
+        sweep = self._read or tables_if_readable(path)
         now = _standing(sweep)
         parts = [f"{name}: {reason}"]
         if now.trials:
@@ -123,7 +124,7 @@ class OwnResults:
 
     def begun_runs(self, launch: str) -> int:
         """See :class:`mpisweep.batch.launch.Results`."""
-        sweep = _sweep(self._path)
+        sweep = tables_if_readable(self._path)
         return 0 if sweep is None else int((sweep.allocations["launch"] == launch).sum())
 
     def stamp(self) -> tuple[int, ...]:
@@ -146,7 +147,7 @@ class SharedResults(OwnResults):
 
     def end(self, launch: str, returned: int | None) -> RunEnd:
         """See :class:`mpisweep.batch.launch.Results`."""
-        sweep = self._read = _sweep(self._path)
+        sweep = self._read = tables_if_readable(self._path)
         if sweep is not None:
             if (reason := _final(sweep.state)) is not None:
                 return RunEnd(reason)
@@ -184,7 +185,7 @@ def _run_text(row: Any) -> str:
 
 def standing(path: Path) -> Standing:
     """Read how far the sweep is."""
-    return _standing(_sweep(path))
+    return _standing(tables_if_readable(path))
 
 
 def _standing(sweep: Sweep | None) -> Standing:
@@ -221,7 +222,7 @@ def _trials_asked_for(sweep: Sweep) -> int:
 
 def closings(path: Path) -> list[float]:
     """Seconds that closing took in earlier runs; see :mod:`mpisweep.batch.walltime`."""
-    sweep = _sweep(path)
+    sweep = tables_if_readable(path)
     return [] if sweep is None else [float(seconds) for seconds in sweep.allocations["closing_time"]]
 
 

@@ -171,14 +171,14 @@ def _asked(sweep: Sweep, kind: RequestKind, numbers: Sequence[int]) -> str:
 
 def _sweep_for(path: Path, kind: RequestKind) -> Sweep:
     """Load the results; refuse a sweep that takes no such request."""
-    from mpisweep.results.load import load
+    from mpisweep.results.load import load_tables
 
     if shares_folder(path).exists():
         raise ResultsError(
             f"{path}: is split between several runs, which take no requests; stop them, and run it without "
             "--split"
         )
-    sweep = load(path)
+    sweep = load_tables(path)
     if why := _why_not(sweep.spec, kind):
         raise ResultsError(f"{path}: no trial can be {why}")
     return sweep

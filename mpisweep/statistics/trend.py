@@ -56,6 +56,8 @@ _MEDIAN, _GROSS = 7, 10.0
 _TAKEN = 4
 #: Degrees of freedom from which a series has Student's interval to nine digits.
 _MANY = 60.0
+#: Divisor and polynomial in z**2 of each of its terms.
+_SERIES = [(4, (1, 1)), (96, (5, 16, 3)), (384, (3, 19, 17, -15)), (92160, (79, 776, 1482, -1920, -945))]
 #: Width of the neighbourhood in which noise is alike, and the weight of its overall size, in runs.
 _NEIGHBOURS, _OVERALL = 0.15, 12.0
 #: Cells of the parameter's range in which that is computed.
@@ -165,15 +167,7 @@ def _half_interval(freedom: float) -> float:
     z = NormalDist().inv_cdf(probability)
     return z + sum(
         z * float(np.polyval(powers, z * z)) / (divisor * freedom**order)
-        for order, (divisor, powers) in enumerate(
-            [
-                (4, (1, 1)),
-                (96, (5, 16, 3)),
-                (384, (3, 19, 17, -15)),
-                (92160, (79, 776, 1482, -1920, -945)),
-            ],
-            1,
-        )
+        for order, (divisor, powers) in enumerate(_SERIES, 1)
     )
 
 
