@@ -32,10 +32,10 @@ from __future__ import annotations
 
 import codecs
 import json
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
 from mpisweep.curves import Curve, curves_from_text, curves_to_text
+from mpisweep.dataclass import dataclass, field
 from mpisweep.records import Value
 
 __all__ = [

@@ -6,8 +6,9 @@ import sys
 from array import array
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from mpisweep.dataclass import dataclass
 
 __all__ = ["Curve", "curves_from_text", "curves_to_text"]
 

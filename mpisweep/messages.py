@@ -30,8 +30,7 @@ scheduler drops it if it last decided about another attempt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from mpisweep.dataclass import dataclass
 from mpisweep.records import AttemptEnd
 
 __all__ = [

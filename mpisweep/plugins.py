@@ -26,11 +26,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
+
+from mpisweep.dataclass import dataclass
 
 __all__ = [
     "BATCH",

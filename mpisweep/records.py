@@ -6,9 +6,10 @@ Times of day are Unix seconds (UTC); durations are seconds of a monotonic clock 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
+
+from mpisweep.dataclass import dataclass, field
 
 __all__ = [
     "ENDED_WELL",

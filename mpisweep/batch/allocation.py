@@ -10,12 +10,12 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from mpisweep.batch.answers import answer_of
 from mpisweep.batch.jobfacts import NO_SYSTEM, Allocation, JobTimes
 from mpisweep.batch.registry import batch_system, recognise, unusable_plugins
+from mpisweep.dataclass import replace
 
 __all__ = ["this_allocation", "warn_of_unknown_end", "with_end", "wrongly_started"]
 

@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+from mpisweep.dataclass import dataclass, field
 
 __all__ = ["Asked", "Directive", "Find", "Request", "places"]
 

@@ -5,8 +5,9 @@ What a batch system does not say stays unknown: a wrong guess of the end costs m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from mpisweep.dataclass import dataclass
 
 __all__ = ["NO_SYSTEM", "AllocatedNode", "Allocation", "JobState", "JobTimes", "QueuedJob"]
 

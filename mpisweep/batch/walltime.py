@@ -12,9 +12,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from mpisweep.batch.jobfacts import Allocation
+from mpisweep.dataclass import dataclass
 
 __all__ = ["HURRIED_GRACE_S", "StopPlan", "closing_s", "earliest_end", "plan_stop", "why_too_short"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from mpisweep.batch.walltime import why_too_short
 from mpisweep.cli.after import after_of
 from mpisweep.cli.arguments import at_least_1
 from mpisweep.cli.stageargs import add_staging, stage_path
+from mpisweep.dataclass import replace
 from mpisweep.plugins import SEARCHES, WORKLOADS, is_named, plugin_names
 from mpisweep.results import file_to_create
 from mpisweep.spec import (

@@ -18,9 +18,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mpisweep.dataclass import dataclass
 from mpisweep.messages import ToMaster
 from mpisweep.records import EndReason
 

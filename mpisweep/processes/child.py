@@ -12,9 +12,9 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mpisweep.dataclass import asdict, dataclass
 from mpisweep.messages import Team
 from mpisweep.processes.channel import (
     CHECKED,

@@ -40,11 +40,12 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
+
+from mpisweep.dataclass import asdict, dataclass
 
 __all__ = ["PackError", "import_modules", "imported_from", "pack_file", "prepare_pack", "write_pack"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpisweep.batch.jobfacts import Allocation
+from mpisweep.dataclass import dataclass
 
 if TYPE_CHECKING:
     from mpisweep.progress import ProgressSink

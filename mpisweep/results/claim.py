@@ -29,9 +29,9 @@ import os
 import secrets
 import shutil
 import time
-from dataclasses import asdict
 from pathlib import Path
 
+from mpisweep.dataclass import asdict
 from mpisweep.results.holder import CLAIM, Holder, claim_file, judged_dead, this_process
 from mpisweep.results.journal.segments import master_name, require_place
 from mpisweep.results.runs import last_run, new_run_name

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
+from mpisweep.dataclass import dataclass
 from mpisweep.records import AttemptEnd, FailureCause, TrialState
 
 __all__ = [

@@ -13,10 +13,10 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from mpisweep.dataclass import dataclass
 from mpisweep.processes.kernel import machine_id, process_start, this_host
 
 __all__ = [

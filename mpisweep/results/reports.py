@@ -15,11 +15,11 @@ from __future__ import annotations
 from array import array
 from bisect import insort
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
 from mpisweep.blocks import Curve
+from mpisweep.dataclass import dataclass, field
 
 __all__ = ["Curves", "KeptReports", "OtherReports", "Reading", "Reports", "StoredCurve", "lengths_of"]
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from mpisweep.blocks import Curve
+from mpisweep.dataclass import dataclass, field
 from mpisweep.records import AttemptEnd, FailureCause, RequestKind, TrialState, Value
 from mpisweep.results.columns import columns_of
 from mpisweep.results.reports import Curves

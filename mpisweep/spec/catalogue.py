@@ -9,11 +9,11 @@ A plugin describes its workload in the same way, see :mod:`mpisweep.plugins`.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from mpisweep.dataclass import dataclass
 from mpisweep.plugins import WORKLOADS, PluginError, find_plugin, is_named
 from mpisweep.records import Value
 from mpisweep.spec.keys import one_of

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from mpisweep.dataclass import dataclass
 from mpisweep.records import Value
 from mpisweep.spec.domains import FloatRange, Parameter, SpaceError, ends
 from mpisweep.spec.expression import Expression, ExpressionError, kind_of

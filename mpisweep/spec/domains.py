@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
 
+from mpisweep.dataclass import dataclass, field
 from mpisweep.records import Value
 
 __all__ = ["Choice", "FloatRange", "IntegerRange", "Parameter", "SpaceError", "ends"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
+from mpisweep.dataclass import replace
 from mpisweep.records import Direction, Objective, Value
 from mpisweep.spec.catalogue import SPEED, WorkloadDescription
 from mpisweep.spec.commandline import CommandError, CommandWorkload, check_formats

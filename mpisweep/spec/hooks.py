@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mpisweep.dataclass import dataclass
 from mpisweep.spec.commandline import CommandError, parse_arguments
 from mpisweep.spec.keys import key_of, keys_of, names_of, unknown_key
 

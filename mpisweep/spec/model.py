@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mpisweep.dataclass import dataclass, field
 from mpisweep.errors import UserError
 from mpisweep.records import Direction, Objective, Value
 from mpisweep.spec.after import After

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from typing import Any
 
+from mpisweep.dataclass import replace
 from mpisweep.records import Value
 from mpisweep.spec.domains import Choice, FloatRange, IntegerRange, Parameter, SpaceError
 from mpisweep.spec.keys import (

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
+from mpisweep.dataclass import dataclass
 from mpisweep.records import Value
 from mpisweep.spec.domains import Choice, FloatRange, IntegerRange, Parameter, SpaceError, ends
 from mpisweep.spec.expression import Expression

@@ -11,10 +11,10 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mpisweep.dataclass import replace
 from mpisweep.plugins import SEARCHES, WORKLOADS, PluginError, find_plugin, plugin_names
 from mpisweep.spec import fitting
 from mpisweep.spec.after import ReadAfter, with_best

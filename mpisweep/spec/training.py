@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from mpisweep.dataclass import dataclass
 from mpisweep.records import Value
 from mpisweep.spec.keys import nearest
 

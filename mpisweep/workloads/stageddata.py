@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from mpisweep.dataclass import dataclass
 from mpisweep.staged import DATA_VARIABLE, SOURCE_VARIABLE
 
 __all__ = ["StagedData"]

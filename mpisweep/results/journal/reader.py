@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
 from mpisweep.blocks import Curve, Record, ReportBlock, RunRecord
+from mpisweep.dataclass import dataclass
 from mpisweep.results.journal.segments import HEADER, MAGIC, RECORD_BYTES, record_at, segments
 from mpisweep.results.reports import lengths_of
 
