@@ -9,7 +9,6 @@ Pure.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Mapping
 
 __all__ = ["LOG_CHARS", "MESSAGE_CHARS", "METRICS", "NAME_CHARS", "MetricNames", "shortened"]
@@ -58,6 +57,8 @@ class MetricNames:
         kept = name
         if len(name) > NAME_CHARS:
             # The digest keeps two long names with the same beginning apart.
+            import hashlib
+
             digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
             kept = f"{name[: NAME_CHARS - len(digest) - 3]}...{digest}"
             self.notice = (

@@ -7,12 +7,11 @@ mpirun that the user called, rank 0 writes plain lines.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
+from mpisweep.dataclass import asdict, dataclass, field
 from mpisweep.records import Value
 from mpisweep.spec.units import configuration_text, duration_text, number_text
 
@@ -136,7 +135,7 @@ class LineProgress:
 
 def marked_line(progress: Progress) -> str:
     """Format as a marked line; :func:`parse` reads it."""
-    return MARK + json.dumps(dataclasses.asdict(progress))
+    return MARK + json.dumps(asdict(progress))
 
 
 def parse(line: str) -> Progress | None:

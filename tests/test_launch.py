@@ -258,6 +258,9 @@ class ScriptedResults:
             return RunEnd()
         return self._ends.pop(0) if len(self._ends) > 1 else self._ends[0]
 
+    def prepare(self) -> None:
+        pass
+
     def ended_trials(self) -> int:
         return self._ended
 

@@ -28,11 +28,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
-
-from mpisweep.batch.bar import Bar
 from mpisweep.batch.hooks import HookRun, Reached
 from mpisweep.batch.launchers import LaunchError, one_host_variables
 from mpisweep.batch.output import Output, PlainView, RelayView, View
@@ -50,6 +47,9 @@ from mpisweep.batch.variables import (
 from mpisweep.batch.watchdog import Results, RunEnd, Watchdog
 from mpisweep.progress import counted
 from mpisweep.records import EndReason
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["Ended", "launch", "mpi_environment"]
 
@@ -311,6 +311,8 @@ class _Launch:
         with _folder_for_notes() as notes, contextlib.ExitStack() as drawn:
             view: View = RelayView() if self._relays else PlainView()
             if self._console is not None:
+                from mpisweep.batch.bar import Bar
+
                 view = drawn.enter_context(Bar(self._console))
             output = Output(view)
             watchdog = Watchdog(

@@ -42,6 +42,9 @@ class RunEnd:
 class Results(Protocol):
     """A launcher's view of the results; all methods but :meth:`stamp` may take long."""
 
+    def prepare(self) -> None:
+        """Load what it takes to read results, while the ranks start."""
+
     def end(self, launch: str, returned: int | None) -> RunEnd:
         """The end of the last run of a launch; `returned` is mpirun's exit code, None while it runs."""
 
@@ -91,6 +94,7 @@ class Watchdog:
             self._done.set()
 
     def _watch(self, ranks: subprocess.Popen[bytes]) -> None:
+        self._results.prepare()
         if not self._has_begun():
             self.was_hung = not self._done.is_set()
         else:

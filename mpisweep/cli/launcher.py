@@ -10,10 +10,10 @@ import argparse
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from mpisweep.batch import describe
 from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end, wrongly_started
@@ -34,6 +34,9 @@ from mpisweep.processes.kernel import die_with_parent, this_host
 from mpisweep.spec import Spec
 from mpisweep.spec.preflight import check_startable
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 __all__ = ["run_launcher"]
 
 #: Times limits.silence after which an mpirun without any live rank is restarted.  Ranks wait half as long for
@@ -44,6 +47,9 @@ _LEAVE_S = 15.0
 _REMOVE_S = 600.0
 #: Flags for the launcher, or only for the first ranks that it starts.
 _NOT_FOR_RANKS = ("--dry-run", "--fresh")
+
+#: Variables by which users tell rich that a stream is a terminal.
+_SAY_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +80,11 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
     if ends_at is None:
         warn_of_unknown_end(allocation)
     tell_ranks(spec)
-    console = Console(stderr=True)
     results = OwnResults(path) if options.split is None else SharedResults(path)
     ended = launch(
         start,
         # What a program calls draws nothing itself, even if FORCE_COLOR says that this is a terminal.
-        console=console if console.is_terminal and not options.quiet and not caller else None,
+        console=None if options.quiet or caller else _terminal(),
         results=results,
         ends_at=None if ends_at is None else ends_at - reserve_s,
         restarts=spec.limits.restarts,
@@ -95,6 +100,17 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
             results.describe_end(spec.name, ended.reason),
         )
     return ended.exit_code
+
+
+def _terminal() -> Console | None:
+    """The terminal to draw on; None without one."""
+    if not sys.stderr.isatty() and not any(os.environ.get(name) for name in _SAY_TERMINAL):
+        # Jobs need not import rich.
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.is_terminal else None
 
 
 def _plan(spec: Spec, options: argparse.Namespace, allocation: Allocation) -> Start:

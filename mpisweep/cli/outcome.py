@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpisweep.batch.chain import Standing
 from mpisweep.batch.watchdog import RunEnd
+from mpisweep.processes.one_core import on_one_core
 from mpisweep.records import EndReason, RequestKind, TrialState
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 
@@ -28,10 +29,11 @@ _LAST_ACT_S = 10.0
 
 def tables_if_readable(path: Path) -> Sweep | None:
     """Load a sweep without its curves; None if it cannot be read, or there is none."""
-    from mpisweep.results.load import load_tables
-
     try:
-        return load_tables(path)
+        with on_one_core():
+            from mpisweep.results.load import load_tables
+
+            return load_tables(path)
     except (ResultsError, OSError):
         return None
 
@@ -48,6 +50,11 @@ class OwnResults:
         self._since = time.time()
         #: The sweep that :meth:`end` has read last; it may be large.
         self._read: Sweep | None = None
+
+    def prepare(self) -> None:
+        """See :class:`mpisweep.batch.launch.Results`."""
+        with on_one_core():
+            import mpisweep.results.load  # noqa: F401
 
     def end(self, launch: str, returned: int | None) -> RunEnd:
         """See :class:`mpisweep.batch.launch.Results`."""

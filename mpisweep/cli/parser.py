@@ -6,12 +6,11 @@ A name that does not exist is answered with the nearest one that does.
 from __future__ import annotations
 
 import argparse
-import textwrap
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
-from mpisweep.cli.examples import examples_of
 from mpisweep.rank.transport import is_first_rank
 from mpisweep.spec import closest, nearest
 
@@ -38,6 +37,9 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        if not is_first_rank():
+            # It prints nothing, and each argument would ask for the width of the terminal.
+            keywords.setdefault("formatter_class", functools.partial(argparse.HelpFormatter, width=80))
         super().__init__(*arguments, **keywords)
         self._positionals.title = "arguments"
         self.groups: Mapping[str, Sequence[str]] = {}
@@ -47,6 +49,11 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """The help, with groups of commands and with examples."""
+        # Every rank makes a parser.
+        import textwrap
+
+        from mpisweep.cli.examples import examples_of
+
         lines = [
             line
             for title, group in self.groups.items()

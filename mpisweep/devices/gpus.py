@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from mpisweep.dataclass import dataclass
 
 __all__ = ["Gpu", "amd_gpus", "environment_for", "nvidia_gpus", "visible_gpus"]
 
@@ -49,8 +48,12 @@ class Gpu:
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[Gpu, ...]:
     """Find the GPUs that this process may use; starts a program, so call it before MPI_Init."""
-    tool = shutil.which("nvidia-smi")
+    # As shutil.which does, whose module takes 1.5 ms to import.
+    tools = (Path(folder, "nvidia-smi") for folder in os.get_exec_path())
+    tool = next((tool for tool in tools if os.access(tool, os.X_OK)), None)
     if tool is not None and environment.get("CUDA_VISIBLE_DEVICES") != "":
+        import subprocess
+
         try:
             listed = subprocess.run(
                 [tool, "-L"], capture_output=True, text=True, timeout=60, check=True

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
+from mpisweep.dataclass import dataclass
 from mpisweep.devices.gpus import Gpu, environment_for, visible_gpus
 from mpisweep.errors import UserError
 from mpisweep.records import DeviceShare
@@ -95,8 +95,7 @@ def lay_out(
     )
     workers = list(nodes)[int(idle) :]
     gpus = _gpus_of_workers(workers, devices_per_trial, host, packs)
-    core_sets = [node.cores for node in workers]
-    own_cores = [_own_cores(worker, core_sets) for worker in range(len(workers))]
+    own_cores = _own_cores([node.cores for node in workers])
     shares: list[DeviceShare | None] = [None] * int(idle)
     for worker, (own, cores) in enumerate(zip(gpus, own_cores, strict=True)):
         kind = _kind(own, 1 if packs else devices_per_trial, memory_bytes, workers[worker].memory_bytes)
@@ -186,15 +185,15 @@ def _own_gpus(index: int, gpus: tuple[Gpu, ...], devices_per_trial: float) -> tu
     return (gpus[index % len(gpus)],)
 
 
-def _own_cores(worker: int, core_sets: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    own = core_sets[worker]
-    if any(cores != own for cores in core_sets):
-        return own
-    workers = len(core_sets)
+def _own_cores(core_sets: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The cores of each worker: what its batch system gave it, or its part of what all see."""
+    if len(set(core_sets)) != 1:
+        return list(core_sets)
+    own, workers = core_sets[0], len(core_sets)
     if workers > len(own):
-        return (own[worker % len(own)],)
-    first, last = worker * len(own) // workers, (worker + 1) * len(own) // workers
-    return own[first:last]
+        return [(own[worker % len(own)],) for worker in range(workers)]
+    ends = [worker * len(own) // workers for worker in range(workers + 1)]
+    return [own[first:last] for first, last in pairwise(ends)]
 
 
 def _ranges(cores: Sequence[int]) -> str:

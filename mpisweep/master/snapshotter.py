@@ -10,14 +10,15 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.side_process import SideProcess
 from mpisweep.results import ResultsError
-from mpisweep.results.journal.reader import Damage
-from mpisweep.results.state import SweepState
-from mpisweep.results.storing import state_from
+
+if TYPE_CHECKING:
+    from mpisweep.results.journal.reader import Damage
+    from mpisweep.results.state import SweepState
 
 __all__ = ["Answer", "Snapshotter"]
 
@@ -83,6 +84,9 @@ class Snapshotter:
             ResultsError: if the file is of another kind, or damaged.
             OSError: if the disk fails, or the process was killed.
         """
+        from mpisweep.results.journal.reader import Damage
+        from mpisweep.results.storing import state_from
+
         answer = self._wait_for({"ask": "read", "path": os.fspath(path)})
         damages = [Damage(*one) for one in answer["damages"]]
         return (None if answer["state"] is None else state_from(answer["state"])), damages

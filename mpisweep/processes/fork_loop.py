@@ -29,6 +29,7 @@ arguments of a child are in an unnamed file, because a sweep file may be larger 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import math
@@ -40,9 +41,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from mpisweep.dataclass import asdict, dataclass
 from mpisweep.processes.kernel import (
     FORK_PAUSES_S,
     JOB_SIGNALS,
@@ -54,7 +55,6 @@ from mpisweep.processes.kernel import (
     kill_group,
 )
 from mpisweep.processes.shared_page import SignalPage
-from mpisweep.processes.staging import import_modules
 
 __all__ = ["PACKET_BYTES", "RANK_DIED", "Died", "Notice", "Stays", "run_fork_server"]
 
@@ -241,6 +241,8 @@ class _Server:
             case {"watch": silence_s}:
                 self._silence_s, self._silent_s = silence_s or math.inf, 0.0
             case {"preload": modules, "pack": pack}:
+                from mpisweep.processes.staging import import_modules
+
                 import_modules(modules, pack)
         _close_all(files)
         return True
@@ -260,7 +262,7 @@ class _Server:
         """Fork a child; if the system lacks processes or memory, retry later."""
         files = start.files
         try:
-            self._fork(child, lambda: _load(start.entry)(files[1:], _arguments_of(files[0])))
+            self._fork(child, lambda: _call(start.entry, files))
         except OSError as error:
             if error.errno in NO_ROOM and start.tries < len(FORK_PAUSES_S):
                 start.left_s = FORK_PAUSES_S[start.tries]
@@ -305,6 +307,7 @@ class _Server:
 
     def _fork(self, child: int, run: Callable[[], object]) -> None:
         server = os.getpid()
+        gc.freeze()  # As in the rank, and for all that was imported since.
         process = os.fork()
         if process == 0:
             signal.set_wakeup_fd(-1)
@@ -387,14 +390,11 @@ def _close_all(files: Sequence[int]) -> None:
         os.close(file)
 
 
-def _arguments_of(file: int) -> dict[str, Any]:
-    """Read the arguments of a child; the file position is shared with the writer."""
-    with open(file, "rb") as stored:
-        stored.seek(0)
-        return dict(json.load(stored))
-
-
-def _load(entry: str) -> Callable[[list[int], dict[str, Any]], object]:
+def _call(entry: str, files: list[int]) -> None:
+    """Call the function of a child; the first file holds its arguments, read from its beginning."""
     module, _, function = entry.partition(":")
-    made: Callable[[list[int], dict[str, Any]], object] = getattr(importlib.import_module(module), function)
-    return made
+    run = getattr(importlib.import_module(module), function)
+    with open(files[0], "rb") as stored:
+        stored.seek(0)
+        arguments = json.load(stored)
+    run(files[1:], arguments)

@@ -8,12 +8,12 @@ milliseconds.  :mod:`mpisweep.processes.fork_loop` is the code that runs in it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -71,6 +71,8 @@ class ForkServer:
         sys.stderr.flush()
         rank = os.getpid()
         signals_file = page_file("mpisweep-signals")
+        # The collector writes into every object that it looks at, and a page that is written is copied.
+        gc.freeze()
         process = start_with_retries(os.fork)
         if process == 0:
             ours.close()
@@ -176,4 +178,6 @@ class ForkServer:
 def _nameless_file() -> IO[bytes]:
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("mpisweep-arguments"), "w+b")
+    import tempfile
+
     return tempfile.TemporaryFile()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 import time
 
 from mpisweep.processes.unsent import UNSENT_BYTES, Unsent
@@ -31,6 +30,8 @@ def page_file(name: str = "mpisweep-page") -> int:
     if hasattr(os, "memfd_create"):
         file = os.memfd_create(name)
     else:
+        import tempfile
+
         with tempfile.TemporaryFile() as made:
             file = os.dup(made.fileno())
     os.ftruncate(file, _PAGE_BYTES)

@@ -42,7 +42,6 @@ from mpisweep.messages import (
 from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer
 from mpisweep.processes.kernel import kill_if_same
-from mpisweep.processes.staging import pack_file
 from mpisweep.processes.trialprocess import PROGRAM_END_S
 from mpisweep.rank.layout import share_of_rank
 from mpisweep.rank.office import Office
@@ -154,9 +153,9 @@ class Rank:
             # First, so that the process that reads the file exists while torch is still being imported.
             self._office.lead()
         built_in = self._spec.built_in
-        modules = built_in.preload if built_in else ()
-        pack = os.fspath(pack_file(modules)) if self._options.stage_env and modules else ""
-        self._server.preload(modules, pack)
+        if built_in is not None and built_in.preload:
+            pack = _pack_of(built_in.preload) if self._options.stage_env else ""
+            self._server.preload(built_in.preload, pack)
         if share is not None:
             setting = _process_setting(self._spec, self._options, self._place, self._transport, self.staging)
             self._worker = Worker(
@@ -329,6 +328,12 @@ def _watch(server: ForkServer, transport: Transport, spec: Spec) -> None:
     """Have the fork server end this rank if it hangs."""
     if transport.size > 1:
         server.watch(_HANGS_FACTOR * spec.limits.silence_s + _HANGS_BEYOND_S)
+
+
+def _pack_of(modules: Sequence[str]) -> str:
+    from mpisweep.processes.staging import pack_file
+
+    return os.fspath(pack_file(modules))
 
 
 def _staging(

@@ -13,13 +13,13 @@ import logging
 import os
 import signal
 import sys
+from typing import NoReturn
 
-from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
+from mpisweep.batch.jobfacts import NO_SYSTEM, Allocation
 from mpisweep.devices.nodes import this_node
 from mpisweep.processes.forkserver import ForkServer, ForkServerLostError
 from mpisweep.processes.kernel import adopt_orphans, end_descendants
-from mpisweep.processes.staging import PackError, prepare_pack
-from mpisweep.rank.environment import describe_environment, describe_sources
+from mpisweep.processes.one_core import use_one_core
 from mpisweep.rank.loop import Rank
 from mpisweep.rank.options import Place, RankOptions
 from mpisweep.rank.signals import end_if_stuck, watch_signals
@@ -44,7 +44,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     # One rank asks for all, and before MPI is initialised: it starts a process for that.
     allocation_ends_at = _allocation_ends_at(options) if is_first and not options.launch else options.ends_at
     # Resolved here: once MPI is initialised this process does not touch the disk.
-    place = Place(options.path.resolve(), this_allocation(known=options.batch_system))
+    place = Place(options.path.resolve(), _allocation(options.batch_system))
     if is_first and options.stage_env:
         # The other ranks wait for this one in MPI_Init, and read the pack after that.
         _stage(spec)
@@ -52,6 +52,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
     adopt_orphans()
     # A process that holds much memory takes seconds to end, however short limits.silence is.
     server = ForkServer.start(max(spec.limits.silence_s, _END_AT_LEAST_S))
+    use_one_core()
     end_if_stuck(FIRST_WORD_FACTOR * spec.limits.silence_s)
     try:
         transport = connect()
@@ -65,12 +66,11 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         if rank.staging is not None:
             rank.staging.close()
         server.close()
-        has_left = transport.leave(together=rank.nobody_hangs)
+        transport.leave(together=rank.nobody_hangs)
         if rank.staging is not None:
             # Only now: it may take minutes, and other ranks would wait for it in MPI_Finalize.
             rank.staging.leave()
-        if not has_left:
-            _exit_at_once(exit_code)
+        _exit_at_once(exit_code)
     except TransportError as error:
         log.error("%s", error)
         transport.abort()
@@ -87,11 +87,13 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         log.exception("this is a bug in mpisweep; all ranks are stopped, and no acknowledged result is lost")
         transport.abort()
         raise
-    return exit_code
 
 
-def _exit_at_once(exit_code: int) -> None:
-    """Exit without exit handlers: MPI's would wait for a rank that hangs."""
+def _exit_at_once(exit_code: int) -> NoReturn:
+    """Exit without exit handlers: MPI's would wait for a rank that hangs.
+
+    Freeing all objects one by one would take 10 ms, on every rank.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)
@@ -99,6 +101,8 @@ def _exit_at_once(exit_code: int) -> None:
 
 def _environment(spec: Spec) -> dict[str, str]:
     """The environment that the results file records."""
+    from mpisweep.rank.environment import describe_environment, describe_sources
+
     workload, template = spec.workload, ""
     if isinstance(workload, CommandWorkload):
         template = workload.template
@@ -112,7 +116,17 @@ def _environment(spec: Spec) -> dict[str, str]:
     return describe_environment(spec.folder, template) | ({CODE: code} if code else {})
 
 
+def _allocation(batch_system: str) -> Allocation:
+    if batch_system == NO_SYSTEM:
+        return Allocation(NO_SYSTEM, "")
+    from mpisweep.batch.allocation import this_allocation
+
+    return this_allocation(known=batch_system)
+
+
 def _allocation_ends_at(options: RankOptions) -> float | None:
+    from mpisweep.batch.allocation import this_allocation, warn_of_unknown_end, with_end
+
     allocation = with_end(this_allocation())
     if allocation.ends_at is None and options.walltime_s is None:
         warn_of_unknown_end(allocation)
@@ -124,6 +138,8 @@ def _stage(spec: Spec) -> None:
     if spec.built_in is None:
         log.warning("--stage-env has no effect: this workload imports nothing ahead of its trials")
         return
+    from mpisweep.processes.staging import PackError, prepare_pack
+
     try:
         prepare_pack(spec.built_in.preload)
     except PackError as error:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence, Set
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mpisweep.dataclass import replace
 from mpisweep.master.leading import (
     AlreadyCompleteError,
     DiskFailedError,
@@ -30,13 +30,12 @@ from mpisweep.rank.succession import Succession
 from mpisweep.rank.transport import Transport
 from mpisweep.records import EndReason
 from mpisweep.results import ResultsError
-from mpisweep.results.claim import FollowedError, RunOverError
-from mpisweep.results.runs import run_name
 from mpisweep.spec import Spec
 
 if TYPE_CHECKING:
     from mpisweep.master.loop import Master
     from mpisweep.master.opening import Opened
+    from mpisweep.results.claim import FollowedError, RunOverError
 
 __all__ = ["Office"]
 
@@ -161,6 +160,9 @@ class Office:
 
     def lead(self) -> Leading:
         """Tell all ranks that this one is the master, and begin to open the sweep."""
+        # Not needed by the ranks that are never master.
+        from mpisweep.results.runs import run_name
+
         former, succession = self.leader, self._succession
         succession.lead()
         run = former.run if former else run_name()
@@ -189,6 +191,8 @@ class Office:
 
     def _take_office(self, leading: Leading, now: float) -> None:
         """Become master of the open sweep, or end for the reason that it is not open."""
+        from mpisweep.results.claim import FollowedError
+
         outcome, self._leading = leading.outcome, None
         leading.close()
         assert outcome is not None
@@ -243,6 +247,8 @@ class Office:
 
     def _give_way(self, fenced: FollowedError | RunOverError, now: float) -> None:
         """Step down: the sweep was taken over while this rank, its master, was stalled."""
+        from mpisweep.results.claim import FollowedError
+
         self._step_down()
         if isinstance(fenced, FollowedError):
             self._succession.give_way(now)

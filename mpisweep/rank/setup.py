@@ -13,7 +13,6 @@ from mpisweep.processes.forkserver import ForkServer
 from mpisweep.rank.options import Place, RankOptions
 from mpisweep.rank.transport import Transport
 from mpisweep.results import stop_file, trials_folder
-from mpisweep.results.claim import RunOverError
 from mpisweep.spec import Spec
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ class MasterSetup:
         from mpisweep.master import loop  # noqa: F401  (for make_master, which must not wait for the disk)
         from mpisweep.master.importing import read_imports
         from mpisweep.master.opening import RunFacts, ended_error, open_sweep
+        from mpisweep.results.claim import RunOverError
 
         path = self._options.path
         try:

@@ -32,7 +32,15 @@ from mpisweep.messages import (
 from mpisweep.processes.child import ProcessSetting
 from mpisweep.processes.forkserver import ForkServer, Notice
 from mpisweep.processes.kernel import process_start
-from mpisweep.processes.trial_events import Broke, Checked, RendezvousOpened, Reports, Result, TrialEvent
+from mpisweep.processes.trial_events import (
+    Broke,
+    Checked,
+    Reclaimed,
+    RendezvousOpened,
+    Reports,
+    Result,
+    TrialEvent,
+)
 from mpisweep.processes.trialprocess import TrialProcess
 from mpisweep.records import DeviceShare
 
@@ -198,7 +206,7 @@ class Worker:
                     if trial is not None:
                         self._reports.pop(trial, None)
                     out.append(Broken(slot, trial, why, is_gone))
-                case (numbers, attempts, end):
+                case Reclaimed(numbers, attempts, end):
                     if slot in self._rendezvous and self._rendezvous[slot].number in numbers:
                         del self._rendezvous[slot]
                     for trial in zip(numbers, attempts, strict=True):

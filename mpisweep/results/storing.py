@@ -23,6 +23,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
+from mpisweep.processes.one_core import use_one_core
 from mpisweep.results import ResultsError, journal_folder, shares_folder
 from mpisweep.results.claim import Claim
 from mpisweep.results.journal.reader import Damage
@@ -43,6 +44,7 @@ def serve_snapshots(files: list[int], arguments: Mapping[str, Any]) -> None:
     with contextlib.suppress(OSError):
         # The name that ps and top show (Linux).
         Path("/proc/self/comm").write_text("mpisweep-writer")
+    use_one_core()
     with socket(fileno=files[0]) as connection, connection.makefile("rw", encoding="utf-8") as line:
         for text in line:
             print(json.dumps(_answer(json.loads(text))), file=line, flush=True)

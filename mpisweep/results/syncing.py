@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 __all__ = ["create_once", "sync", "write_synced"]
@@ -28,7 +27,7 @@ def write_synced(path: Path, text: str) -> None:
 
 def create_once(path: Path, text: str) -> bool:
     """Create a file durably and whole; False if another process has created it."""
-    aside = path.with_name(f"{path.suffix[1:]}.{secrets.token_hex(8)}")
+    aside = path.with_name(f"{path.suffix[1:]}.{os.urandom(8).hex()}")
     try:
         write_synced(aside, text)
         try:

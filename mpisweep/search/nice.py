@@ -11,6 +11,8 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
+from mpisweep.processes.one_core import use_one_core
+
 __all__ = ["answer_lines", "behave"]
 
 
@@ -25,8 +27,7 @@ def behave(name: str) -> None:
         os.nice(5)
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(name, encoding="ascii")
-    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[variable] = "1"
+    use_one_core()
     # The fork server has loaded torch if the workload needs it, and torch reads these variables only then.
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)

@@ -13,19 +13,17 @@ becomes of the other file::
 
     after = { file = "coarse.h5", trial = 17, objective = "loss", value = 0.4, runs = 3, best = { ... } }
 
-The parser of constraints (:mod:`~mpisweep.spec.grammar`) evaluates such texts, without ``eval``.  Pure.
+:mod:`~mpisweep.spec.best_values` evaluates such texts, without ``eval``.  Pure.
 """
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from mpisweep.dataclass import asdict, dataclass
 from mpisweep.records import Value
-from mpisweep.spec.grammar import Evaluate, ExpressionError, Parser, kind_of, value_of
-from mpisweep.spec.key import nearest
+from mpisweep.spec.expression import ExpressionError
 from mpisweep.spec.units import configuration_text, number_text
 
 if TYPE_CHECKING:
@@ -129,31 +127,9 @@ def _value(wording: Wording, key: str, text: Any, after: After | None) -> Any:
         return text
     if after is None:
         wording.fail(key, f'is {text!r}; set after = "FILE.h5", the results file of an earlier sweep')
+    from mpisweep.spec.best_values import best_value
+
     try:
-        return value_of(_BestParser(text, after), {})
+        return best_value(text, after.file, after.best)
     except ExpressionError as error:
         wording.fail(key, str(error))
-
-
-class _BestParser(Parser):
-    """Parses arithmetic over ``{best.NAME}``, which Python reads as a set of one attribute."""
-
-    def __init__(self, text: str, after: After) -> None:
-        self._after = after
-        super().__init__(text, {}, {})
-
-    def convert(self, node: ast.expr, depth: int) -> tuple[str, Evaluate]:
-        """Kind of a node, and the function that computes its value."""
-        match node:
-            case ast.Set(elts=[ast.Attribute(value=ast.Name(id="best"), attr=name)]):
-                return self._best(node, name)
-            case ast.Name(id=name) if name not in ("true", "false"):
-                raise self.error(node, f"found {name!r}; write {{best.{name}}}")
-        return super().convert(node, depth)
-
-    def _best(self, node: ast.expr, name: str) -> tuple[str, Evaluate]:
-        best = self._after.best
-        if name not in best:
-            raise self.error(node, f"{self._after.file} has no parameter {name!r}; {nearest(name, best)}")
-        value = best[name]
-        return kind_of(value), lambda _: value

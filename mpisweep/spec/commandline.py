@@ -22,11 +22,10 @@ import shlex
 import string
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from mpisweep.dataclass import dataclass
 from mpisweep.records import Value
 from mpisweep.spec.keys import IDENTIFIER, key_of, names_of, unknown_key
-from mpisweep.spec.printed import AFTER_WORD
 
 __all__ = [
     "SPECIAL_NAMES", "CommandError", "CommandWorkload", "MetricPattern", "as_text", "check_formats",
@@ -342,5 +341,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _with_value(pattern: str) -> str:
     """Append a group for the following number to a pattern without groups."""
+    from mpisweep.spec.printed import AFTER_WORD
+
     has_groups = bool(_compiled(pattern).groups)
     return pattern if has_groups else f"(?:{pattern}){AFTER_WORD}"

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
+from mpisweep.dataclass import dataclass, field
 from mpisweep.records import Value
-from mpisweep.spec.grammar import CHARS_AT_MOST, FUNCTIONS, ExpressionError, Parser, kind_of, value_of
 
-__all__ = ["CHARS_AT_MOST", "FUNCTIONS", "Expression", "ExpressionError", "kind_of"]
+if TYPE_CHECKING:
+    from mpisweep.spec.grammar import Parser
+
+__all__ = ["Expression", "ExpressionError", "kind_of"]
+
+
+class ExpressionError(ValueError):
+    """Invalid expression, or one without a value; the message quotes it and says where and why."""
+
+
+def kind_of(value: Value) -> str:
+    """Kind of a value: ``number``, ``string`` or ``boolean``."""
+    if isinstance(value, bool):
+        return "boolean"
+    return "string" if isinstance(value, str) else "number"
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,9 @@ class Expression:
 
     @cached_property
     def _parsed(self) -> Parser:
+        # With it comes ast, which sweeps without conditions do not need.
+        from mpisweep.spec.grammar import Parser
+
         parser = Parser(self.text, self.kinds, self.constants)
         if parser.kind != "boolean":
             expected = "expected a condition such as batch_size <= 4096"
@@ -61,6 +78,8 @@ class Expression:
         Raises:
             ExpressionError: if it is invalid, or has no value, e.g. because of a division by zero.
         """
+        from mpisweep.spec.grammar import value_of
+
         try:
             return bool(value_of(self._parsed, configuration))
         except KeyError:

@@ -28,12 +28,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mpisweep.records import Value
+from mpisweep.spec.expression import ExpressionError, kind_of
 from mpisweep.spec.keys import nearest
 from mpisweep.spec.units import configuration_text
 
-__all__ = [
-    "CHARS_AT_MOST", "FUNCTIONS", "Evaluate", "ExpressionError", "Parser", "kind_of", "value_of",
-]  # fmt: skip
+__all__ = ["CHARS_AT_MOST", "FUNCTIONS", "Evaluate", "Parser", "value_of"]
 
 #: Upper bound of an expression's length, and of its nesting.
 CHARS_AT_MOST = 2000
@@ -106,17 +105,6 @@ _OPERATORS: dict[type[ast.operator], str] = {
     ast.BitAnd: "'&'; write 'and'",
     ast.BitOr: "'|'; write 'or'",
 }
-
-
-class ExpressionError(ValueError):
-    """Invalid expression, or one without a value; the message quotes it and says where and why."""
-
-
-def kind_of(value: Value) -> str:
-    """Kind of a value: ``number``, ``string`` or ``boolean``."""
-    if isinstance(value, bool):
-        return "boolean"
-    return "string" if isinstance(value, str) else "number"
 
 
 _REASONS: dict[type[Exception], str] = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, TypeGuard
 
+from mpisweep.dataclass import dataclass
 from mpisweep.records import Value
 from mpisweep.spec.units import parse_bytes, parse_duration
 
@@ -168,6 +167,8 @@ def _devices(value: object) -> float | None:
 
 def closest(name: object, known: Iterable[str]) -> str:
     """The known name that is most similar; empty if none is."""
+    import difflib
+
     return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), "")
 
 

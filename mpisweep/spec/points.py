@@ -12,7 +12,6 @@ can be read and resumed without the file.
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -131,6 +130,8 @@ def read_points_file(wording: Wording, path: Path) -> Columns:
     Raises:
         SpecError: if it is invalid, with line and column.
     """
+    import csv
+
     try:
         # Spreadsheets write a byte order mark.
         with path.open(encoding="utf-8-sig", newline="") as file:

@@ -26,7 +26,8 @@ _TYPES = (
     "CudaAPIError",
     "CudaDriverError",
 )
-_OF_DEVICE = re.compile(
+#: Compiled when a trial fails, not in every trial process.
+_OF_DEVICE = (
     r"\bCUDA (driver |runtime )?error\b|\bCUDA_ERROR_|\bcudaError|\bHIP error\b|\bhipError"
     r"|\bcu(DNN|BLAS|SOLVER|SPARSE|FFT|RAND) error\b|\bCU(DNN|BLAS|SOLVER|SPARSE|RAND)_STATUS_"
     r"|\bCUFFT_[A-Z]|\bMIOPEN|\bmiopenStatus"
@@ -35,7 +36,7 @@ _OF_DEVICE = re.compile(
     r"|unable to find an engine to execute"
 )
 #: Texts that may mean too little memory for a handle or a workspace.
-_OF_MEMORY = re.compile(
+_OF_MEMORY = (
     r"\bCUDNN_STATUS_(ALLOC_FAILED|INTERNAL_ERROR|NOT_INITIALIZED|EXECUTION_FAILED)"
     r"|\bCU(BLAS|SOLVER|SPARSE)_STATUS_(ALLOC_FAILED|INTERNAL_ERROR|NOT_INITIALIZED|INSUFFICIENT_RESOURCES)"
     r"|\bCUFFT_(ALLOC_FAILED|INTERNAL_ERROR)|miopenStatus(AllocFailed|InternalError)"
@@ -47,12 +48,14 @@ _NEARLY_FULL = 0.1
 
 def is_of_device(error: BaseException) -> bool:
     """Whether a device, its driver or its library failed, in this exception or a cause of it."""
-    return any(type(link).__name__ in _TYPES or _OF_DEVICE.search(text_of(link)) for link in _links(error))
+    return any(
+        type(link).__name__ in _TYPES or re.search(_OF_DEVICE, text_of(link)) for link in _links(error)
+    )
 
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether a library has failed as on a full device, and the device was nearly full."""
-    return any(_OF_MEMORY.search(text_of(link)) for link in _links(error)) and _was_nearly_full()
+    return any(re.search(_OF_MEMORY, text_of(link)) for link in _links(error)) and _was_nearly_full()
 
 
 def _links(error: BaseException) -> Iterator[BaseException]:

@@ -9,7 +9,6 @@ from typing import Any
 from mpisweep.processes.shared_page import SignalPage
 from mpisweep.spec import Spec
 from mpisweep.spec.commandline import CommandWorkload
-from mpisweep.workloads.command import make_run
 from mpisweep.workloads.function import load_function
 from mpisweep.workloads.trial import Trial
 
@@ -29,6 +28,8 @@ def load_or_report(
     """
     try:
         if isinstance(spec.workload, CommandWorkload):
+            from mpisweep.workloads.command import make_run
+
             return make_run(spec.workload, spec.folder, outputs, signals, spec.limits, watch)
         return load_function(spec)
     except BaseException as error:

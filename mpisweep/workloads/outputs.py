@@ -7,7 +7,6 @@ member that was torn by a kill.
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from collections.abc import Collection, Iterator
@@ -88,6 +87,8 @@ def append_output(path: Path, number: int, attempt: int, how: str, content: byte
     title = f"==== trial {number}, attempt {attempt}: {how} ====\n".encode()
     end = b"" if content.endswith(b"\n") or not content else b"\n"
     with path.open("ab", buffering=0) as file:
+        import gzip
+
         file.write(gzip.compress(title + content + end, compresslevel=6))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 
+from mpisweep.processes.one_core import THREAD_VARIABLES
+
 __all__ = ["take_place"]
 
 #: Prefixes of the variables with which MPI launchers mark a process as a rank.
@@ -25,7 +27,7 @@ def take_place(variables: Mapping[str, str], cores: Collection[int]) -> None:
     if not cores:
         return
     count = str(len(cores))
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    for name in THREAD_VARIABLES:
         os.environ.setdefault(name, count)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import time
 from array import array
@@ -45,6 +44,9 @@ def trial_seed(seed: int, repeat: int) -> int:
 
     So configurations are compared on common seeds.
     """
+    # With it come OpenSSL's libraries, for 2 ms.
+    import hashlib
+
     digest = hashlib.blake2b(f"{seed}:{repeat}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
