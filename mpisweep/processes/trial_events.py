@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from mpisweep.dataclass import dataclass
 from mpisweep.records import AttemptEnd
 
 __all__ = ["Broke", "Checked", "Reclaimed", "RendezvousOpened", "Reports", "Result", "TrialEvent"]
 
 
-class Result(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Result:
     """An EndedBlock for the master."""
 
     body: bytes
 
 
-class Checked(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Checked:
     """A CheckedRecord of the device, for the master."""
 
     body: bytes
 
 
-class Reports(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Reports:
     """A ReportBlock of a trial, for the master."""
 
     number: int
@@ -29,7 +31,8 @@ class Reports(NamedTuple):
     body: bytes
 
 
-class Reclaimed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
     """Trials without a result; empty if a reclaim came too late."""
 
     numbers: tuple[int, ...]
@@ -37,7 +40,8 @@ class Reclaimed(NamedTuple):
     end: AttemptEnd
 
 
-class RendezvousOpened(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RendezvousOpened:
     """The address at which the ranks of a trial meet, from its rank 0."""
 
     number: int
@@ -45,7 +49,8 @@ class RendezvousOpened(NamedTuple):
     address: str
 
 
-class Broke(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Broke:
     """The slot has failed, not its trial; see :class:`mpisweep.messages.Broken`."""
 
     trial: tuple[int, int] | None

@@ -25,7 +25,6 @@ from mpisweep.rank.options import Place, RankOptions
 from mpisweep.rank.signals import end_if_stuck, watch_signals
 from mpisweep.rank.succession import FIRST_WORD_FACTOR
 from mpisweep.rank.transport import TransportError, connect, is_first_rank
-from mpisweep.results.columns import CODE
 from mpisweep.spec import CommandWorkload, FunctionWorkload, Spec
 
 __all__ = ["RankOptions", "run_rank"]
@@ -102,6 +101,7 @@ def _exit_at_once(exit_code: int) -> NoReturn:
 def _environment(spec: Spec) -> dict[str, str]:
     """The environment that the results file records."""
     from mpisweep.rank.environment import describe_environment, describe_sources
+    from mpisweep.results.columns import CODE
 
     workload, template = spec.workload, ""
     if isinstance(workload, CommandWorkload):

@@ -8,7 +8,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,7 @@ def _shown(value: object) -> str:
 
 
 def _to_float(value: Any) -> float | None:
-    if isinstance(value, str) or not (isinstance(value, Real) or hasattr(value, "__float__")):
+    if isinstance(value, str) or not hasattr(value, "__float__"):
         return None
     try:
         return float(value)
