@@ -45,7 +45,7 @@ else:
         return type(made)(**({name: getattr(made, name) for name in made._definition.fields} | changes))
 
     def asdict(made):
-        """An object and those in it as dictionaries, as :func:`dataclasses.asdict` does; copies no other."""
+        """Like :func:`dataclasses.asdict`; other values are not copied."""
         return {name: _as_plain(getattr(made, name)) for name in made._definition.fields}
 
     def _as_plain(value):

@@ -162,7 +162,7 @@ def test_a_new_import_is_a_new_arrow(copy):
     assert changed.arrows == house.arrows | {("devices", "bounds"): 1}
     assert ("devices", "bounds") in changed.drawn
     assert drawn(copy, MODULES) != MODULES.read_text(encoding="utf-8")
-    assert "`bounds` 1, `errors` 1, `records` 1" in drawn(copy, architecture.PAGE)
+    assert "`bounds` 1, `dataclass` 2, `errors` 1, `records` 1" in drawn(copy, architecture.PAGE)
 
 
 def test_a_new_module_stands_in_its_room(copy):

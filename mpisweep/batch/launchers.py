@@ -196,9 +196,9 @@ def session_variables(launcher: Launcher, environment: Mapping[str, str], folder
 def one_host_variables(launcher: Launcher, environment: Mapping[str, str]) -> dict[str, str]:
     """Variables that make MPI start faster if all ranks are on one host.
 
-    Open MPI 5 opens libfabric for one-sided transfers between hosts, and sleeps for a second in MPI_Init
-    while it looks for a fabric (version 5.0.11: 1.04 s with it, 0.04 s without).  On one host nothing crosses
-    a fabric.
+    Open MPI 5 opens libfabric for one-sided transfers between hosts, and sleeps for a second when it closes
+    it because there is no fabric (version 5.0.11: 1.04 s with it, 0.04 s without).  On one host nothing
+    crosses a fabric.
     """
     if launcher.kind is not LauncherKind.OPEN_MPI or launcher.major < 5 or _BTL in environment:
         return {}

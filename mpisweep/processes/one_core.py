@@ -1,4 +1,4 @@
-"""Keep the libraries of a process that computes little to one core: the others belong to trials.
+"""Keep the libraries of a process to one core.  Trials need the others.
 
 OpenBLAS starts a thread per core when numpy is imported, and each of them first waits busily, for some 50 ms.
 """
@@ -23,7 +23,7 @@ def use_one_core() -> None:
 
 @contextlib.contextmanager
 def on_one_core() -> Iterator[None]:
-    """Have libraries that are loaded in this block compute in one thread; restores the environment."""
+    """Have libraries that are loaded in this block compute in one thread."""
     before = {variable: os.environ.get(variable) for variable in THREAD_VARIABLES}
     use_one_core()
     try:
