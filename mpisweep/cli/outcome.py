@@ -29,11 +29,10 @@ _LAST_ACT_S = 10.0
 
 def tables_if_readable(path: Path) -> Sweep | None:
     """Load a sweep without its curves; None if it cannot be read, or there is none."""
+    with on_one_core():
+        from mpisweep.results.load import load_tables
     try:
-        with on_one_core():
-            from mpisweep.results.load import load_tables
-
-            return load_tables(path)
+        return load_tables(path)
     except (ResultsError, OSError):
         return None
 

@@ -23,14 +23,19 @@ def use_one_core() -> None:
 
 @contextlib.contextmanager
 def on_one_core() -> Iterator[None]:
-    """Have libraries that are loaded in this block compute in one thread."""
-    before = {variable: os.environ.get(variable) for variable in THREAD_VARIABLES}
-    use_one_core()
+    """Have libraries that this thread loads in this block compute in one thread.
+
+    OpenBLAS counts the cores that the loading thread may use.  Setting variables for a moment would not do:
+    another thread may start a process meanwhile, which would keep them.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    with contextlib.suppress(OSError):
+        os.sched_setaffinity(0, {max(cores)})
     try:
         yield
     finally:
-        for variable, value in before.items():
-            if value is None:
-                del os.environ[variable]
-            else:
-                os.environ[variable] = value
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, cores)

@@ -160,12 +160,9 @@ class Office:
 
     def lead(self) -> Leading:
         """Tell all ranks that this one is the master, and begin to open the sweep."""
-        # Not needed by the ranks that are never master.
-        from mpisweep.results.runs import run_name
-
         former, succession = self.leader, self._succession
         succession.lead()
-        run = former.run if former else run_name()
+        run = former.run if former else _new_name()
         process = os.getpid()
         self.leader = Lead(
             run, self._transport.host, process, process_start(process), succession.epoch, self._ends_at,
@@ -276,6 +273,13 @@ class Office:
 
     def _end_with(self, exit_code: int) -> None:
         self.exit_code = exit_code
+
+
+def _new_name() -> str:
+    # Local, because most ranks are never master; one that takes over has the name already.
+    from mpisweep.results.runs import run_name
+
+    return run_name()
 
 
 def _refusal(error: ResultsError | OSError) -> str:
