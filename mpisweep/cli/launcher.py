@@ -10,6 +10,7 @@ import argparse
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -54,8 +55,16 @@ _SAY_TERMINAL = ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 log = logging.getLogger(__name__)
 
 
-def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
-    """Start the ranks of a sweep, or with ``--dry-run`` print how; returns the exit code."""
+def run_launcher(
+    spec: Spec, options: argparse.Namespace, importing: subprocess.Popen[str] | None = None
+) -> int:
+    """Start the ranks of a sweep, or with ``--dry-run`` print how; returns the exit code.
+
+    Args:
+        spec: the sweep.
+        options: of the command line.
+        importing: see :func:`mpisweep.spec.preflight.begin_import`.
+    """
     if why := wrongly_started(os.environ):
         raise LaunchError(why)
     caller = os.environ.pop(CALLER_VARIABLE, "")
@@ -66,7 +75,7 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
     relays = os.environ.pop(PROGRESS_VARIABLE, "") == "json"
     allocation = with_end(this_allocation(), also_wait=not options.dry_run)
     configure_logging(None, this_host() if len(allocation.nodes) > 1 else "", quiet=options.quiet)
-    check_startable(spec)
+    check_startable(spec, importing=importing)
     path = results_path(options, spec)
     measured = closings(path) if options.walltime is not None or options.dry_run else ()
     check_time(spec, "--walltime", options.walltime, measured)
@@ -104,7 +113,9 @@ def run_launcher(spec: Spec, options: argparse.Namespace) -> int:
 
 def _terminal() -> Console | None:
     """The terminal to draw on; None without one."""
-    if not sys.stderr.isatty() and not any(os.environ.get(name) for name in _SAY_TERMINAL):
+    # A closed stream is None.
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    if not is_terminal and not any(os.environ.get(name) for name in _SAY_TERMINAL):
         # Jobs need not import rich.
         return None
     from rich.console import Console

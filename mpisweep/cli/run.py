@@ -83,6 +83,9 @@ def _run(options: argparse.Namespace) -> int:
         from mpisweep.cli.rank import run_as_rank
 
         return run_as_rank(spec, options)
-    from mpisweep.cli.launcher import run_launcher
+    from mpisweep.spec.preflight import begin_import
 
-    return run_launcher(spec, options)
+    with begin_import(spec) as importing:
+        from mpisweep.cli.launcher import run_launcher
+
+        return run_launcher(spec, options, importing)

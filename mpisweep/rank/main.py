@@ -9,6 +9,7 @@ The loop itself is in :mod:`mpisweep.rank.loop`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -93,8 +94,11 @@ def _exit_at_once(exit_code: int) -> NoReturn:
 
     Freeing all objects one by one would take 10 ms, on every rank.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # A closed stream is None.
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
     os._exit(exit_code)
 
 

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import all_suffixes
 from pathlib import Path
@@ -30,7 +31,7 @@ from mpisweep.spec.searches import check_pruner, load_search
 from mpisweep.spec.space import Axis, Configuration, Value, ends
 from mpisweep.spec.wording import Wording
 
-__all__ = ["check_startable"]
+__all__ = ["begin_import", "check_startable"]
 
 #: Seconds after which the import check gives up and the sweep starts unchecked.
 _IMPORT_S = 120.0
@@ -42,11 +43,40 @@ _NO_SCRIPT = ("-m", "-c", "-")
 log = logging.getLogger(__name__)
 
 
-def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
+@contextlib.contextmanager
+def begin_import(spec: Spec) -> Iterator[subprocess.Popen[str] | None]:
+    """Start to import the sweep's function in a new process; None if it has none.
+
+    The process takes 50 ms, in which this one can do something else, and is gone after the block.
+    """
+    if spec.built_in is not None or not isinstance(spec.workload, FunctionWorkload):
+        yield None
+        return
+    with _importing(spec) as importing:
+        try:
+            yield importing
+        finally:
+            importing.kill()
+
+
+def _importing(spec: Spec) -> subprocess.Popen[str]:
+    with tempfile.TemporaryFile("w+", encoding="locale") as text:
+        text.write(spec.text)
+        text.seek(0)
+        return subprocess.Popen(
+            [*python_command(), "-m", "mpisweep.workloads.function", spec.source, os.fspath(spec.folder)],
+            stdin=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        )  # fmt: skip
+
+
+def check_startable(
+    spec: Spec, *, importing: subprocess.Popen[str] | None = None, has_sampler: bool = False
+) -> None:
     """Check options, folders, program and template, or import the function in a new process.
 
     Args:
         spec: the sweep.
+        importing: the process of :func:`begin_import`, if that has been called.
         has_sampler: whether its sampler was made before, which checks conditions and constraints.
 
     Raises:
@@ -71,7 +101,13 @@ def check_startable(spec: Spec, *, has_sampler: bool = False) -> None:
             _check_script(spec, "workload.command", spec.workload.arguments)
         _check_template(spec, spec.workload)
     elif isinstance(spec.workload, FunctionWorkload):
-        _check_function(spec, spec.workload)
+        _check_modules(spec, spec.workload)
+        if importing is not None:
+            _check_function(spec, spec.workload, importing)
+        else:
+            with begin_import(spec) as importing:
+                assert importing is not None
+                _check_function(spec, spec.workload, importing)
 
 
 def _check_installed(spec: Spec, key: str, user: str, *modules: str) -> None:
@@ -337,27 +373,23 @@ def _shadow_of(name: str, path: Path) -> str:
     return ""
 
 
-def _check_function(spec: Spec, workload: FunctionWorkload) -> None:
-    _check_modules(spec, workload)
-    reason = _why_no_import(spec)
-    if reason:
+def _check_function(spec: Spec, workload: FunctionWorkload, importing: subprocess.Popen[str]) -> None:
+    if reason := _why_no_import(importing):
         raise SpecError(
             f"{spec.source}: workload: {workload.module}:{workload.function} cannot be loaded: {reason}"
         )
 
 
-def _why_no_import(spec: Spec) -> str:
+def _why_no_import(importing: subprocess.Popen[str]) -> str:
     """Why the sweep's function cannot be imported; "" if it can, or takes too long."""
     try:
-        done = subprocess.run(
-            [*python_command(), "-m", "mpisweep.workloads.function", spec.source, os.fspath(spec.folder)],
-            input=spec.text, capture_output=True, text=True, errors="replace", timeout=_IMPORT_S, check=False,
-        )  # fmt: skip
+        _, complaint = importing.communicate(timeout=_IMPORT_S)
     except subprocess.TimeoutExpired:
+        importing.kill()
         return ""
-    if not done.returncode:
+    if not importing.returncode:
         return ""
-    return " ".join(_last_lines(done.stderr)) or f"Python exited with {done.returncode} during import"
+    return " ".join(_last_lines(complaint)) or f"Python exited with {importing.returncode} during import"
 
 
 def _last_lines(text: str) -> Iterator[str]:
