@@ -86,6 +86,7 @@ CALLS: list[Callable[[type[Any]], Any]] = [
     lambda made: made(float("nan")) == made(float("nan")),
     lambda made: len({hash(one) for one in [made(1, values=()), made(1, values=())]}),
     lambda made: len({made(1, values=()), made(1, values=(), unhashed=(1,))}),
+    lambda made: len({hash(one) for one in [made(1, values=(), unhashed=(2,)), made(1, values=())]}),
     lambda made: isinstance(hash(made(1, values=[])), int),
     lambda made: setattr(made(1), "number", 2),
     lambda made: delattr(made(1), "number"),
