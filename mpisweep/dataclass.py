@@ -2,8 +2,8 @@
 
 :func:`dataclasses.dataclass` writes and compiles up to six functions for each class, which takes 0.35 ms, and
 importing that module takes 6 ms.  A rank defines some eighty data classes before it says Hello, and a job may
-have far more ranks than cores.  Here the methods are shared functions; only ``__init__`` is compiled, when
-the first object of a class is made.  Modules that every rank imports take these, all others the standard
+have far more ranks than cores.  Here all classes share their methods, and nothing is compiled; an object
+takes 1 instead of 0.4 microseconds.  Modules that every rank imports take these, all others the standard
 library's.
 
 Both mean the same, also to type checkers and to the functions of :mod:`dataclasses`.  Not supported are
@@ -12,6 +12,7 @@ fields of base classes, ``__post_init__``, and options of a field that no module
 
 from __future__ import annotations
 
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ else:
     class _Definition:
         """What a class says about itself."""
 
-        __slots__ = ("compared", "eq", "fields", "frozen", "hashed", "owner", "shown")
+        __slots__ = ("compared", "eq", "fields", "frozen", "hashed", "owner", "shown", "steps")
 
         def __init__(self, cls, *, frozen, eq):
             self.fields = fields = _fields_of(cls)
@@ -75,15 +76,21 @@ else:
 
         def attributes(self):
             """What the class gets for it."""
-            found = {"_definition": self, "__match_args__": tuple(self.fields), "__init__": _first_init}
-            for name in ("__dataclass_fields__", "__dataclass_params__"):
-                found[name] = _Described(name)
+            found = {"_definition": self, "__match_args__": tuple(self.fields), "__init__": _init}
+            found |= {name: _Described(name) for name in _DESCRIBED}
             found["__repr__"] = _repr
             if self.eq:
                 found |= {"__eq__": _eq, "__hash__": _hash if self.frozen else None}
             if self.frozen:
                 found |= {"__setattr__": _refuse_to_set, "__delattr__": _refuse_to_delete}
             return found
+
+        def own(self, owner, setters):
+            """Become the definition of this class, whose fields have these setters."""
+            self.owner = owner
+            self.steps = [
+                (name, setters[name], one.default, one.factory) for name, one in self.fields.items()
+            ]
 
     def _made(cls, *, frozen, slots, eq):
         definition = _Definition(cls, frozen=frozen, eq=eq)
@@ -95,8 +102,10 @@ else:
             space = {name: value for name, value in cls.__dict__.items() if name not in left_out}
             # The usual way to copy and pickle sets attributes, which frozen objects refuse.
             space |= {"__slots__": tuple(fields), "__reduce__": _reduce}
-            definition.owner = type(cls)(cls.__name__, cls.__bases__, space | given)
-            return definition.owner
+            made = type(cls)(cls.__name__, cls.__bases__, space | given)
+            setters = {name: made.__dict__[name].__set__ for name in fields}
+            definition.own(made, setters)
+            return made
         for name, one in fields.items():
             if one.default is not _NOTHING:
                 setattr(cls, name, one.default)
@@ -104,8 +113,11 @@ else:
                 delattr(cls, name)
         for name, value in given.items():
             setattr(cls, name, value)
-        definition.owner = cls
+        definition.own(cls, {name: partial(_set_in_dictionary, name) for name in fields})
         return cls
+
+    def _set_in_dictionary(name, made, value):
+        made.__dict__[name] = value
 
     def _fields_of(cls):
         assert not any(hasattr(base, "__dataclass_fields__") for base in cls.__bases__), cls
@@ -120,14 +132,17 @@ else:
                 fields[name] = given if isinstance(given, _Field) else _Field(given)
         return fields
 
+    _DESCRIBED = ("__dataclass_fields__", "__dataclass_params__", "__signature__")
+
     class _Described:
-        """The fields or options of a class in the terms of :mod:`dataclasses`, once that asks."""
+        """What :mod:`dataclasses` and :mod:`inspect` know about a class, once they ask."""
 
         def __init__(self, name):
             self._name = name
 
         def __get__(self, made, asked):
             import dataclasses
+            import inspect
 
             definition = asked._definition
             owner = definition.owner
@@ -140,38 +155,31 @@ else:
                 )  # fmt: skip
             twin = type(owner.__name__, (), space)
             twin = dataclasses.dataclass(frozen=definition.frozen, eq=definition.eq)(twin)
-            for name in ("__dataclass_fields__", "__dataclass_params__"):
+            twin.__signature__ = inspect.signature(twin)
+            for name in _DESCRIBED:
                 setattr(owner, name, getattr(twin, name))
             return getattr(owner, self._name)
 
     # ------------------------------------------------------------------------------------- methods
 
-    def _first_init(self, *args, **kwargs):
-        """Compile ``__init__``, and initialise the first object with it."""
-        owner = self._definition.owner
-        if owner.__init__ is _first_init:
-            owner.__init__ = _compiled_init(owner)
-        owner.__init__(self, *args, **kwargs)
-
-    def _compiled_init(cls):
-        space = {"_nothing": _NOTHING, "_set": object.__setattr__}
-        head, body = ["self"], ["pass"]
-        for name, one in cls._definition.fields.items():
-            value = name
-            if one.factory is not _NOTHING:
-                space[f"_new_{name}"] = one.factory
-                value = f"_new_{name}() if {name} is _nothing else {name}"
-                head.append(f"{name}=_nothing")
-            elif one.default is not _NOTHING:
-                space[f"_default_{name}"] = one.default
-                head.append(f"{name}=_default_{name}")
+    def _init(self, *args, **kwargs):
+        steps = self._definition.steps
+        if len(args) > len(steps):
+            raise TypeError(f"{type(self).__name__}: {len(args)} values for {len(steps)} fields")
+        for (_, set_value, _, _), value in zip(steps, args, strict=False):
+            set_value(self, value)
+        for name, set_value, default, factory in steps[len(args) :]:
+            if name in kwargs:
+                set_value(self, kwargs.pop(name))
+            elif default is not _NOTHING:
+                set_value(self, default)
+            elif factory is not _NOTHING:
+                set_value(self, factory())
             else:
-                head.append(name)
-            body.append(f"_set(self, {name!r}, {value})")
-        # As the standard library does it: the names are those of a class of this package.
-        exec(f"def __init__({', '.join(head)}):\n    " + "\n    ".join(body), space)  # noqa: S102
-        space["__init__"].__qualname__ = f"{cls.__qualname__}.__init__"
-        return space["__init__"]
+                raise TypeError(f"{type(self).__name__}: no value for the field {name!r}")
+        for name in kwargs:
+            problem = "two values for the field" if name in self._definition.fields else "no field is called"
+            raise TypeError(f"{type(self).__name__}: {problem} {name!r}")
 
     def _values_of(names):
         """A function that returns the values of these fields of an object as a tuple."""

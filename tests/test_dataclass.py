@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import pickle
 import subprocess
 import sys
@@ -102,6 +103,7 @@ CALLS: list[Callable[[type[Any]], Any]] = [
     lambda made: repr(copy.copy(made(1, "x"))),
     lambda made: repr(copy.deepcopy(made(1, "x"))),
     lambda made: made.__dataclass_params__.frozen,
+    lambda made: str(inspect.signature(made)),
 ]
 
 

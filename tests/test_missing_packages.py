@@ -37,7 +37,7 @@ LEFT_OUT = "torch torchvision matplotlib sklearn pynvml shtab optuna cmaes panda
 #: Commands -> how their refusal ends, without the packages that no sweep can do without.
 REFUSED = {
     "top r.h5": "needs h5py, which is not installed; `pip install h5py` adds it",
-    "run -p x=1:2 -- true {x}": "needs rich, which is not installed; `pip install rich` adds it",
+    "run -p x=1:2 -- true {x}": "mpisweep needs h5py, which is not installed; `pip install h5py` adds it",
     "check -p x=1:2 -- true {x}": "mpisweep needs h5py, which is not installed; `pip install h5py` adds it",
 }
 
