@@ -115,7 +115,7 @@ def test_characters_outside_the_locale_are_escaped_and_file_names_keep_their_byt
     environment |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     for stream in ("stdout", "stderr"):
         code = (
-            "import sys; from mpisweep.cli.program import _escape_output; _escape_output(); "
+            "import sys; from mpisweep.cli.answers import escape_output; escape_output(); "
             f"print('\\u65e5 \\udcff', file=sys.{stream})"
         )
         done = subprocess.run(["python", "-c", code], env=environment, capture_output=True, check=True)

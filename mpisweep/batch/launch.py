@@ -15,6 +15,7 @@ The file system may hang, so threads read the results while the main thread hand
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -26,9 +27,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpisweep.batch.hooks import HookRun, Reached
 from mpisweep.batch.launchers import LaunchError, one_host_variables
@@ -38,6 +39,7 @@ from mpisweep.batch.stops import Stops
 from mpisweep.batch.variables import (
     BEGUN_VARIABLE,
     ENDS_VARIABLE,
+    HANDED_VARIABLE,
     LAUNCH_VARIABLE,
     ONE_HOST_VARIABLE,
     PROGRESS_VARIABLE,
@@ -117,6 +119,7 @@ def launch(
     patience_s: float = math.inf,
     leave_s: float = math.inf,
     relays: bool = False,
+    handed: Mapping[str, Any] | None = None,
     hooks: HookRun | None = None,
 ) -> Ended:
     """Start the ranks, restart them after losses that end all of them, and return the end.
@@ -136,6 +139,7 @@ def launch(
             wait for ever; after this time it is ended and restarted.
         leave_s: time for the ranks to exit after the end of the run; then they are ended.
         relays: whether the caller of this program draws the progress from marked lines.
+        handed: what the ranks take in place of their command line; nothing if they parse it.
         hooks: called around the ranks; None for none.
 
     Raises:
@@ -143,7 +147,8 @@ def launch(
     """
     stops = Stops(passes_hurry_on=start.passes_on(signal.SIGXCPU))
     with stops.watched():
-        made = _Launch(start, console, results, ends_at, restarts, patience_s, leave_s, stops, relays=relays)
+        made = _Launch(start, console, results, ends_at, restarts, patience_s, leave_s, stops, relays=relays,
+                       handed=handed or {})  # fmt: skip
         return made.run() if hooks is None else hooks.around(made.name, stops, made.run)
 
 
@@ -166,11 +171,12 @@ class _Launch:
 
     def __init__(
         self, start: Start, console: Console | None, results: Results, ends_at: float | None, restarts: int,
-        patience_s: float, leave_s: float, stops: Stops, *, relays: bool,
+        patience_s: float, leave_s: float, stops: Stops, *, relays: bool, handed: Mapping[str, Any],
     ) -> None:  # fmt: skip
         self._start = start
         self._console = console
         self._relays = relays
+        self._handed = handed
         self._results = results
         self._ends_at = ends_at
         self._restarts = restarts
@@ -348,6 +354,9 @@ class _Launch:
                 environment |= one_host_variables(start.launcher, environment)
         if self._console is not None or self._relays:
             environment[PROGRESS_VARIABLE] = "json"
+        if self._handed:
+            asked = {**self._handed["asked"], "fresh": start.fresh}
+            environment[HANDED_VARIABLE] = json.dumps({**self._handed, "asked": asked})
         return environment
 
 

@@ -7,6 +7,7 @@ __all__ = [
     "BEGUN_VARIABLE",
     "CALLER_VARIABLE",
     "ENDS_VARIABLE",
+    "HANDED_VARIABLE",
     "LAUNCH_VARIABLE",
     "ONE_HOST_VARIABLE",
     "PROGRESS_VARIABLE",
@@ -40,3 +41,6 @@ SYSTEM_VARIABLE = "MPISWEEP_BATCH_SYSTEM"
 
 #: Tells the ranks the best configuration of the sweep that theirs comes after, as JSON.
 AFTER_VARIABLE = "MPISWEEP_AFTER"
+
+#: Hands the ranks the sweep and their options, as JSON, so that they need not parse the command line.
+HANDED_VARIABLE = "MPISWEEP_HANDED"

@@ -7,7 +7,12 @@ parsed arguments that returns the exit code.  Imports that ranks do not need are
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from mpisweep.batch.variables import HANDED_VARIABLE, LAUNCH_VARIABLE
 
 __all__ = ["main"]
 
@@ -22,15 +27,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     was_on = gc.isenabled()
     gc.disable()
     try:
-        from mpisweep.cli.program import main as run
+        run = _program(arguments)
     finally:
         if was_on:
             gc.enable()
     if arguments is None:
         gc.freeze()
     try:
-        return run(arguments)
+        return run()
     finally:
         if arguments is None:
             # At exit it would look through everything twice more, for 20 ms.
             gc.freeze()
+
+
+def _program(arguments: Sequence[str] | None) -> Callable[[], int]:
+    """What this process runs: a rank that its launcher has told everything needs no parser."""
+    is_handed = {HANDED_VARIABLE, LAUNCH_VARIABLE} <= os.environ.keys() and sys.argv[1:2] == ["run"]
+    if arguments is None and is_handed:
+        from mpisweep.cli.handed import run_handed
+
+        return run_handed
+    from mpisweep.cli.program import main as run
+
+    return partial(run, arguments)

@@ -26,9 +26,11 @@ from mpisweep.batch.start import Start, plan_start
 from mpisweep.batch.variables import CALLER_VARIABLE, ENDS_VARIABLE, LAUNCH_VARIABLE, PROGRESS_VARIABLE
 from mpisweep.batch.walltime import earliest_end, plan_stop
 from mpisweep.cli.after import tell_ranks
+from mpisweep.cli.handed import hand_over
 from mpisweep.cli.hooking import hooks_of
 from mpisweep.cli.logs import configure_logging
 from mpisweep.cli.outcome import OwnResults, SharedResults, closings
+from mpisweep.cli.run import asked_of_ranks
 from mpisweep.cli.sweepargs import check_time, results_path
 from mpisweep.cli.workers import check_fit, place_workers, usual_node
 from mpisweep.processes.kernel import die_with_parent, this_host
@@ -56,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 def run_launcher(
-    spec: Spec, options: argparse.Namespace, importing: subprocess.Popen[str] | None = None
+    spec: Spec, options: argparse.Namespace, importing: subprocess.Popen[bytes] | None = None
 ) -> int:
     """Start the ranks of a sweep, or with ``--dry-run`` print how; returns the exit code.
 
@@ -100,6 +102,7 @@ def run_launcher(
         patience_s=_START_FACTOR * spec.limits.silence_s,
         leave_s=_REMOVE_S if spec.stage_data and not options.stage_keep else _LEAVE_S,
         relays=relays and not options.quiet,
+        handed=hand_over(spec, asked_of_ranks(options) | {"path": os.fspath(path)}),
         hooks=hooks_of(spec, path, allocation, ends_at, is_fresh=options.fresh),
     )
     if ended.reason is not None:

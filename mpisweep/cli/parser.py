@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import argparse
 import functools
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from mpisweep.cli.answers import wait_for_first_rank
 from mpisweep.rank.transport import is_first_rank
 from mpisweep.spec import closest, nearest
 
-__all__ = ["Parser", "Section", "wait_for_first_rank"]
-
-#: Seconds that other ranks wait before they exit: mpirun kills all ranks when one fails, and the first one
-#: must have printed the error by then.
-_FIRST_S = 5.0
+__all__ = ["Parser", "Section"]
 
 
 class Section(NamedTuple):
@@ -169,9 +165,3 @@ def _written(action: argparse.Action) -> str:
     """An argument with all its names and its value."""
     value = _value(action)
     return ", ".join(f"{name}{value}" for name in action.option_strings) or value[1:]
-
-
-def wait_for_first_rank() -> None:
-    """Give the first rank time to print the error."""
-    if not is_first_rank():
-        time.sleep(_FIRST_S)

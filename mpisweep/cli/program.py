@@ -7,26 +7,17 @@ Exit codes: 0 all trials ended; 3 stopped early, resumable; 4 ended, but no tria
 from __future__ import annotations
 
 import argparse
-import codecs
-import errno
 import importlib
-import io
-import os
-import signal
 import sys
 from collections.abc import Sequence
 
 from mpisweep import __version__
-from mpisweep.batch.variables import LAUNCH_VARIABLE
-from mpisweep.cli.parser import Parser, wait_for_first_rank
+from mpisweep.cli.answers import answered, escape_output
+from mpisweep.cli.parser import Parser
 from mpisweep.cli.sweepargs import split_command_line
-from mpisweep.errors import UserError, missing_package
-from mpisweep.rank.transport import expected_rank, is_first_rank
 
 __all__ = ["main", "make_parser"]
 
-#: Errors of a full disk, to which our output is redirected.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 #: The commands in `mpisweep --help`.
 _GROUPS = {
     "write and run a sweep": ("init", "check", "run"),
@@ -69,83 +60,17 @@ _EXIT_CODES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return the exit code."""
-    _escape_output()
+    escape_output()
     ours, command_line = split_command_line(list(sys.argv[1:] if arguments is None else arguments))
-    is_rank = expected_rank() is not None or LAUNCH_VARIABLE in os.environ
-    try:
+
+    def run() -> int:
         options, unknown = make_parser(ours[0] if ours else "").parse_known_args(ours)
         if unknown:
             options.parser.refuse(unknown)
         options.given, options.command_line = ours[1:], command_line
-        code: int = options.command(options) or 0
-        if sys.stdout is not None:
-            # Otherwise Python fails at exit, too late for a message.
-            sys.stdout.flush()
-    except UserError as error:
-        return _refuse(f"mpisweep: {error}")
-    except ModuleNotFoundError as error:
-        sentence = missing_package(error)
-        # Other ranks wait for one that lacks another package than this, with which MPI begins.
-        if not sentence or (is_rank and error.name != "mpi4py"):
-            raise
-        return _refuse(f"mpisweep {ours[0]}: {sentence}" if ours else f"mpisweep: {sentence}")
-    except KeyError as error:
-        print(f"mpisweep: {error.args[0]}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # The reader, such as `head`, has exited.
-        _discard_output()
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        # Ranks handle file errors themselves: others are bugs, and so are errors without a file.
-        if is_rank or (error.filename is None and error.errno not in _FULL):
-            raise
-        if error.filename is None:
-            _discard_output()
-        print(
-            f"mpisweep: {error.filename or 'standard output cannot be written'}: {error.strerror}",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-    return code
+        return options.command(options) or 0
 
-
-def _refuse(sentence: str) -> int:
-    """Print a sentence, once for all ranks; returns the exit code."""
-    wait_for_first_rank()
-    if is_first_rank():
-        print(sentence, file=sys.stderr)
-    return 2
-
-
-def _escape_output() -> None:
-    """Print characters that the locale cannot encode as escapes instead of failing."""
-    codecs.register_error("mpisweep", _escaped)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors in (
-            "strict",
-            "surrogateescape",
-            "backslashreplace",
-        ):
-            stream.reconfigure(errors="mpisweep")
-
-
-def _escaped(error: UnicodeError) -> tuple[bytes, int]:
-    """Encode undecodable bytes of a name as they are, and other characters as escapes."""
-    assert isinstance(error, UnicodeEncodeError)
-    text = error.object[error.start : error.end]
-    parts = (
-        bytes([ord(c) - 0xDC00]) if "\udc80" <= c <= "\udcff" else c.encode("ascii", "backslashreplace")
-        for c in text
-    )
-    return b"".join(parts), error.end
-
-
-def _discard_output() -> None:
-    """Redirect standard output to /dev/null, because Python flushes it again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return answered(run, ours[0] if ours else "")
 
 
 def make_parser(command: str = "") -> Parser:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 from mpisweep.batch.variables import CALLER_VARIABLE, LAUNCH_VARIABLE
-from mpisweep.cli.arguments import Commands, add_workers, duration
+from mpisweep.cli.arguments import Commands, add_workers, duration, master_policy
 from mpisweep.cli.pilots import check_pilot, pilot_size, planned_times
 from mpisweep.cli.sweepargs import (
     add_split,
@@ -14,11 +15,12 @@ from mpisweep.cli.sweepargs import (
     add_sweep,
     check_split,
     read_spec,
+    results_path,
 )
 from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import SpecError
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "asked_of_ranks"]
 
 
 def add_commands(commands: Commands) -> None:
@@ -62,6 +64,21 @@ def add_commands(commands: Commands) -> None:
     parser.set_defaults(command=_run)
 
 
+def asked_of_ranks(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that concern a rank, beside the results file and ``--fresh``."""
+    return {
+        "master": master_policy(options),
+        "walltime_s": options.walltime,
+        "quiet": options.quiet,
+        "split": options.split,
+        "stage_env": options.stage_env,
+        "stage_to": options.stage_to,
+        "stage_keep": options.stage_keep,
+        "pilot": options.pilot or 0,
+        "planned": options.planned,
+    }
+
+
 def _run(options: argparse.Namespace) -> int:
     spec = read_spec(options)
     if options.split is not None and options.fresh:
@@ -80,9 +97,10 @@ def _run(options: argparse.Namespace) -> int:
         if options.dry_run:
             raise SpecError("--dry-run shows how ranks would start; run it without mpirun")
         # A rank needs little of what the launcher does, and there may be thousands.
-        from mpisweep.cli.rank import run_as_rank
+        from mpisweep.cli.rank import Asked, run_as_rank
 
-        return run_as_rank(spec, options)
+        path = results_path(options, spec)
+        return run_as_rank(spec, Asked(path, fresh=options.fresh, **asked_of_ranks(options)))
     from mpisweep.spec.preflight import begin_import
 
     with begin_import(spec) as importing:

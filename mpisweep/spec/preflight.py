@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import locale
 import logging
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import all_suffixes
 from pathlib import Path
@@ -44,12 +44,13 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def begin_import(spec: Spec) -> Iterator[subprocess.Popen[str] | None]:
-    """Start to import the sweep's function in a new process; None if it has none.
+def begin_import(spec: Spec) -> Iterator[subprocess.Popen[bytes] | None]:
+    """Start to import a user's function, or a plugin's workload, in a new process; None for any other.
 
     The process takes 50 ms, in which this one can do something else, and is gone after the block.
     """
-    if spec.built_in is not None or not isinstance(spec.workload, FunctionWorkload):
+    is_users = spec.built_in is None and isinstance(spec.workload, FunctionWorkload)
+    if not is_users and (spec.built_in is None or spec.built_in.name in BUILTIN):
         yield None
         return
     with _importing(spec) as importing:
@@ -59,18 +60,15 @@ def begin_import(spec: Spec) -> Iterator[subprocess.Popen[str] | None]:
             importing.kill()
 
 
-def _importing(spec: Spec) -> subprocess.Popen[str]:
-    with tempfile.TemporaryFile("w+", encoding="locale") as text:
-        text.write(spec.text)
-        text.seek(0)
-        return subprocess.Popen(
-            [*python_command(), "-m", "mpisweep.workloads.function", spec.source, os.fspath(spec.folder)],
-            stdin=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-        )  # fmt: skip
+def _importing(spec: Spec) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*python_command(), "-m", "mpisweep.workloads.function", spec.source, os.fspath(spec.folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
 
 
 def check_startable(
-    spec: Spec, *, importing: subprocess.Popen[str] | None = None, has_sampler: bool = False
+    spec: Spec, *, importing: subprocess.Popen[bytes] | None = None, has_sampler: bool = False
 ) -> None:
     """Check options, folders, program and template, or import the function in a new process.
 
@@ -82,6 +80,14 @@ def check_startable(
     Raises:
         SpecError: if the workload or the search cannot start.
     """
+    if importing is None:
+        with begin_import(spec) as begun:
+            _check(spec, begun, has_sampler=has_sampler)
+    else:
+        _check(spec, importing, has_sampler=has_sampler)
+
+
+def _check(spec: Spec, importing: subprocess.Popen[bytes] | None, *, has_sampler: bool) -> None:
     _check_installed(spec, "", "mpisweep", "h5py", "numpy")
     _check_search(spec, has_sampler=has_sampler)
     check_pruner(spec)
@@ -92,8 +98,8 @@ def check_startable(
         if spec.built_in.name in BUILTIN:
             _check_installed(spec, "workload", repr(spec.built_in.name), *spec.built_in.preload)
         _check_options(spec, spec.built_in)
-        if spec.built_in.name not in BUILTIN:
-            _check_plugin(spec, spec.built_in)
+        if importing is not None:
+            _check_plugin(spec, spec.built_in, importing)
     elif isinstance(spec.workload, CommandWorkload):
         _check_staged(spec, spec.workload)
         _check_program(spec, spec.workload)
@@ -102,12 +108,8 @@ def check_startable(
         _check_template(spec, spec.workload)
     elif isinstance(spec.workload, FunctionWorkload):
         _check_modules(spec, spec.workload)
-        if importing is not None:
-            _check_function(spec, spec.workload, importing)
-        else:
-            with begin_import(spec) as importing:
-                assert importing is not None
-                _check_function(spec, spec.workload, importing)
+        assert importing is not None
+        _check_function(spec, spec.workload, importing)
 
 
 def _check_installed(spec: Spec, key: str, user: str, *modules: str) -> None:
@@ -214,9 +216,9 @@ def _check_staged(spec: Spec, workload: CommandWorkload) -> None:
         )
 
 
-def _check_plugin(spec: Spec, built_in: WorkloadDescription) -> None:
-    """Import a plugin's workload in a new process, because it may import torch."""
-    reason = _why_no_import(spec)
+def _check_plugin(spec: Spec, built_in: WorkloadDescription, importing: subprocess.Popen[bytes]) -> None:
+    """Check that a plugin's workload can be imported; in a new process, because it may import torch."""
+    reason = _why_no_import(spec, importing)
     plugin = find_plugin(WORKLOADS, built_in.name)
     if reason and plugin is not None:
         raise SpecError(f"{spec.source}: workload: {plugin.unfit(f'cannot be loaded: {reason}')}")
@@ -373,25 +375,26 @@ def _shadow_of(name: str, path: Path) -> str:
     return ""
 
 
-def _check_function(spec: Spec, workload: FunctionWorkload, importing: subprocess.Popen[str]) -> None:
-    if reason := _why_no_import(importing):
+def _check_function(spec: Spec, workload: FunctionWorkload, importing: subprocess.Popen[bytes]) -> None:
+    if reason := _why_no_import(spec, importing):
         raise SpecError(
             f"{spec.source}: workload: {workload.module}:{workload.function} cannot be loaded: {reason}"
         )
 
 
-def _why_no_import(importing: subprocess.Popen[str]) -> str:
+def _why_no_import(spec: Spec, importing: subprocess.Popen[bytes]) -> str:
     """Why the sweep's function cannot be imported; "" if it can, or takes too long."""
     try:
-        _, complaint = importing.communicate(timeout=_IMPORT_S)
+        text = spec.text.encode(errors="surrogateescape")
+        _, complaint = importing.communicate(text, timeout=_IMPORT_S)
     except subprocess.TimeoutExpired:
         importing.kill()
         return ""
     if not importing.returncode:
         return ""
-    return " ".join(_last_lines(complaint)) or f"Python exited with {importing.returncode} during import"
-
-
-def _last_lines(text: str) -> Iterator[str]:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return iter(lines[-4:])
+    lines = [
+        line.strip()
+        for line in complaint.decode(locale.getencoding(), errors="replace").splitlines()
+        if line.strip()
+    ]
+    return " ".join(lines[-4:]) or f"Python exited with {importing.returncode} during import"

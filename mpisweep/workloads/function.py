@@ -106,7 +106,8 @@ def main() -> int:
     """Load the function of the sweep file on standard input; print any problem to stderr."""
     source, folder = sys.argv[1:]
     try:
-        load_function(parse_spec(sys.stdin.read(), source=source, folder=Path(folder)))
+        text = sys.stdin.buffer.read().decode(errors="surrogateescape")
+        load_function(parse_spec(text, source=source, folder=Path(folder)))
     except BaseException as error:
         what = "".join(traceback.format_exception_only(error)).strip()
         # Frames of the import system do not help the user.

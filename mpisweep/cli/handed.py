@@ -1,0 +1,60 @@
+"""What a launcher hands to its ranks: the sweep and their options.
+
+A rank that it starts reads no sweep file and parses no command line: with thousands of ranks that would be
+thousands of reads of one file.  Its command line is still what a user would type for the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mpisweep.batch.variables import HANDED_VARIABLE
+from mpisweep.cli.answers import answered, escape_output
+from mpisweep.dataclass import replace
+from mpisweep.spec import Spec, parse_spec
+
+__all__ = ["hand_over", "run_handed"]
+
+#: A longer text does not go into an environment that thousands of ranks get; they read the sweep themselves.
+_AT_MOST = 16_000
+
+
+def hand_over(spec: Spec, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ranks take in place of the command line; empty if they must parse it.
+
+    Args:
+        spec: the sweep.
+        asked: the fields of :class:`mpisweep.cli.rank.Asked`.
+    """
+    handed = {
+        "text": spec.text, "source": spec.source, "folder": os.fspath(spec.folder),
+        "stage_data": spec.stage_data, "asked": asked,
+    }  # fmt: skip
+    if len(json.dumps(handed)) > _AT_MOST or _spec_of(handed) != spec:
+        return {}
+    return handed
+
+
+def run_handed() -> int:
+    """Run this process as a rank of the sweep that it was handed; returns the exit code."""
+    escape_output()
+    return answered(_run, "run")
+
+
+def _run() -> int:
+    from mpisweep.cli.rank import Asked, run_as_rank
+
+    handed = json.loads(os.environ[HANDED_VARIABLE])
+    asked = handed["asked"]
+    asked["path"] = Path(asked["path"])
+    asked["planned"] = tuple(asked["planned"]) if asked["planned"] else None
+    return run_as_rank(_spec_of(handed), Asked(**asked))
+
+
+def _spec_of(handed: Mapping[str, Any]) -> Spec:
+    spec = parse_spec(handed["text"], source=handed["source"], folder=Path(handed["folder"]))
+    return replace(spec, stage_data=handed["stage_data"])
