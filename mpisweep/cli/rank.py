@@ -35,7 +35,10 @@ __all__ = ["Asked", "run_as_rank"]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The options of ``mpisweep run`` that concern a rank; see :class:`mpisweep.rank.options.RankOptions`."""
+    """The options of ``mpisweep run`` that concern a rank.
+
+    They mean what they mean in :class:`mpisweep.rank.options.RankOptions`.
+    """
 
     path: Path
     master: str

@@ -217,7 +217,7 @@ def _check_staged(spec: Spec, workload: CommandWorkload) -> None:
 
 
 def _check_plugin(spec: Spec, built_in: WorkloadDescription, importing: subprocess.Popen[bytes]) -> None:
-    """Check that a plugin's workload can be imported; in a new process, because it may import torch."""
+    """Check that a plugin's workload can be imported; in a process, since it may import torch."""
     reason = _why_no_import(spec, importing)
     plugin = find_plugin(WORKLOADS, built_in.name)
     if reason and plugin is not None:
