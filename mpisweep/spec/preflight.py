@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def begin_import(spec: Spec) -> Iterator[subprocess.Popen[bytes] | None]:
-    """Start to import a user's function, or a plugin's workload, in a new process; None for any other.
+    """Start to import a user's function or a plugin's workload in a process; None for others.
 
     The process takes 50 ms, in which this one can do something else, and is gone after the block.
     """
