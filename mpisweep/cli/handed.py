@@ -15,7 +15,7 @@ from typing import Any
 from mpisweep.batch.variables import HANDED_VARIABLE
 from mpisweep.cli.answers import answered, escape_output
 from mpisweep.dataclass import replace
-from mpisweep.spec import Spec, parse_spec
+from mpisweep.spec import Spec, SpecError, parse_spec
 
 __all__ = ["hand_over", "run_handed"]
 
@@ -34,9 +34,11 @@ def hand_over(spec: Spec, asked: Mapping[str, Any]) -> dict[str, Any]:
         "text": spec.text, "source": spec.source, "folder": os.fspath(spec.folder),
         "stage_data": spec.stage_data, "asked": asked,
     }  # fmt: skip
-    if len(json.dumps(handed)) > _AT_MOST or _spec_of(handed) != spec:
+    try:
+        is_same = len(json.dumps(handed)) <= _AT_MOST and _spec_of(handed) == spec
+    except SpecError:
         return {}
-    return handed
+    return handed if is_same else {}
 
 
 def run_handed() -> int:
