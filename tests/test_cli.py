@@ -287,6 +287,7 @@ def test_an_error_on_all_ranks_is_reported_once_in_one_sentence(
     assert done.returncode == 2, done.stderr
     ours = COMPLAINT.sub("", done.stderr)
     assert "\0" not in ours
+    assert len(ours.splitlines()) == 1, done.stderr
     [said] = ours.splitlines()
     assert sentence in said
     assert not list(folder.glob("*.h5*"))

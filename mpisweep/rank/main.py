@@ -66,11 +66,13 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         if rank.staging is not None:
             rank.staging.close()
         server.close()
-        transport.leave(together=rank.nobody_hangs)
+        has_left = transport.leave(together=rank.nobody_hangs)
         if rank.staging is not None:
             # Only now: it may take minutes, and other ranks would wait for it in MPI_Finalize.
             rank.staging.leave()
-        _exit_at_once(exit_code)
+        # After an error mpirun tells the other ranks, and complains of those that are gone by then.
+        if not has_left or exit_code == 0:
+            _exit_at_once(exit_code)
     except TransportError as error:
         log.error("%s", error)
         transport.abort()
@@ -87,6 +89,7 @@ def run_rank(spec: Spec, options: RankOptions) -> int:
         log.exception("this is a bug in mpisweep; all ranks are stopped, and no acknowledged result is lost")
         transport.abort()
         raise
+    return exit_code
 
 
 def _exit_at_once(exit_code: int) -> NoReturn:
