@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,17 @@ _LAST_ACT_S = 10.0
 
 def tables_if_readable(path: Path) -> Sweep | None:
     """Load a sweep without its curves; None if it cannot be read, or there is none."""
-    with on_one_core():
-        from mpisweep.results.load import load_tables
     try:
-        return load_tables(path)
+        return _reader()(path)
     except (ResultsError, OSError):
         return None
+
+
+def _reader() -> Callable[[Path], Sweep]:
+    """What reads tables; the first call takes 0.1 s."""
+    with on_one_core():
+        from mpisweep.results.load import load_tables
+    return load_tables
 
 
 class OwnResults:
@@ -52,8 +57,7 @@ class OwnResults:
 
     def prepare(self) -> None:
         """See :class:`mpisweep.batch.launch.Results`."""
-        with on_one_core():
-            import mpisweep.results.load  # noqa: F401
+        _reader()
 
     def end(self, launch: str, returned: int | None) -> RunEnd:
         """See :class:`mpisweep.batch.launch.Results`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
 from mpisweep.dataclass import dataclass, field
 from mpisweep.records import Value
@@ -51,6 +51,12 @@ class Expression:
             raise parser.error(parser.tree, f"it is a {parser.kind}; {expected}")
         return parser
 
+    @cached_property
+    def _value(self) -> Callable[[Mapping[str, Value]], Any]:
+        from mpisweep.spec.grammar import value_of
+
+        return partial(value_of, self._parsed)
+
     def check(self) -> None:
         """Parse the expression.
 
@@ -78,9 +84,7 @@ class Expression:
         Raises:
             ExpressionError: if it is invalid, or has no value, e.g. because of a division by zero.
         """
-        from mpisweep.spec.grammar import value_of
-
         try:
-            return bool(value_of(self._parsed, configuration))
+            return bool(self._value(configuration))
         except KeyError:
             return if_absent
