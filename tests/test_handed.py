@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import mpisweep as package
 from mpisweep.batch.variables import HANDED_VARIABLE, LAUNCH_VARIABLE
 from mpisweep.cli import handed, launcher, main, rank
-from mpisweep.cli.rank import Asked
+from mpisweep.cli.handed import Asked
 from mpisweep.spec import Spec, load_spec
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +44,7 @@ FLAGS: list[list[str]] = [
     [],
     ["-q", "--walltime", "1:00:00", "--master", "idle"],
     ["-o", "other.h5", "--stage-env", "--pilot", "5"],
-    ["--stage-to", "/tmp", "--stage-keep"],
+    ["--stage-data", "other", "--stage-to", "/tmp", "--stage-keep"],
     ["--planned", "10,20", "--fresh"],
 ]
 
@@ -77,7 +76,8 @@ def taken(call: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Spec, Asked]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(FUNCTION)
-    (tmp_path / "data").mkdir()
+    for name in ("data", "other"):
+        (tmp_path / name).mkdir()
     (tmp_path / "all.toml").write_text(SWEEP)
     return tmp_path
 
@@ -90,8 +90,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_rank_takes_what_it_would_parse(
     sweep: list[str], flags: list[str], monkeypatch: pytest.MonkeyPatch
 ):
-    if sweep[0] != "all.toml" and any(flag.startswith("--stage-to") for flag in flags):
-        pytest.skip("this sweep stages nothing")
     arguments = [*sweep, *flags, "-n", "2"]
     given, variables = said(arguments, monkeypatch)
     assert given
@@ -100,14 +98,13 @@ def test_a_rank_takes_what_it_would_parse(
         parsed = taken(lambda: main(["run", *arguments]), monkeypatch)
         patched.setenv(HANDED_VARIABLE, variables[HANDED_VARIABLE])
         found = taken(handed.run_handed, monkeypatch)
-    assert found[0] == parsed[0]
-    # The launcher tells each start of the ranks whether it starts over.
-    assert found[1] == dataclasses.replace(parsed[1], fresh=False)
+    assert found == parsed
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("examples/**/*.toml")), ids=lambda file: file.name)
 def test_every_example_can_be_handed_over(file: Path):
-    assert handed.hand_over(load_spec(file), {})
+    asked = Asked(Path("r.h5"), "auto", None, False, None, False, "", False, 0, None)
+    assert handed.hand_over(load_spec(file), asked)
 
 
 def test_a_long_sweep_is_not_handed_over(here: Path, monkeypatch: pytest.MonkeyPatch):

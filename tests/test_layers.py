@@ -746,6 +746,7 @@ def test_a_command_imports_no_other_commands():
             "after",
             "answers",
             "arguments",
+            "handed",
             "parser",
             "pilots",
             "program",

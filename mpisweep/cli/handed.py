@@ -14,25 +14,40 @@ from typing import Any
 
 from mpisweep.batch.variables import HANDED_VARIABLE
 from mpisweep.cli.answers import answered, escape_output
-from mpisweep.dataclass import replace
+from mpisweep.dataclass import asdict, dataclass, replace
 from mpisweep.spec import Spec, SpecError, parse_spec
 
-__all__ = ["hand_over", "run_handed"]
+__all__ = ["Asked", "hand_over", "run_handed"]
 
 #: A longer text does not go into an environment that thousands of ranks get; they read the sweep themselves.
 _AT_MOST = 16_000
 
 
-def hand_over(spec: Spec, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the ranks take in place of the command line; empty if they must parse it.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of ``mpisweep run`` that concern a rank.
 
-    Args:
-        spec: the sweep.
-        asked: the fields of :class:`mpisweep.cli.rank.Asked`.
+    They mean what they mean in :class:`mpisweep.rank.options.RankOptions`.
     """
+
+    path: Path
+    master: str
+    walltime_s: float | None
+    quiet: bool
+    split: int | None
+    stage_env: bool
+    stage_to: str
+    stage_keep: bool
+    pilot: int
+    planned: tuple[float, float] | None
+    fresh: bool = False
+
+
+def hand_over(spec: Spec, asked: Asked) -> dict[str, Any]:
+    """What the ranks take in place of the command line; empty if they must parse it."""
     handed = {
         "text": spec.text, "source": spec.source, "folder": os.fspath(spec.folder),
-        "stage_data": spec.stage_data, "asked": asked,
+        "stage_data": spec.stage_data, "asked": asdict(asked) | {"path": os.fspath(asked.path)},
     }  # fmt: skip
     try:
         is_same = len(json.dumps(handed)) <= _AT_MOST and _spec_of(handed) == spec
@@ -48,7 +63,7 @@ def run_handed() -> int:
 
 
 def _run() -> int:
-    from mpisweep.cli.rank import Asked, run_as_rank
+    from mpisweep.cli.rank import run_as_rank
 
     handed = json.loads(os.environ[HANDED_VARIABLE])
     asked = handed["asked"]

@@ -102,7 +102,7 @@ def run_launcher(
         patience_s=_START_FACTOR * spec.limits.silence_s,
         leave_s=_REMOVE_S if spec.stage_data and not options.stage_keep else _LEAVE_S,
         relays=relays and not options.quiet,
-        handed=hand_over(spec, asked_of_ranks(options) | {"path": os.fspath(path)}),
+        handed=hand_over(spec, asked_of_ranks(options, path)),
         hooks=hooks_of(spec, path, allocation, ends_at, is_fresh=options.fresh),
     )
     if ended.reason is not None:

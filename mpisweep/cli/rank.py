@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from mpisweep.batch.variables import (
     AFTER_VARIABLE,
@@ -20,8 +19,8 @@ from mpisweep.batch.variables import (
     QUEUE_WAIT_VARIABLE,
     SYSTEM_VARIABLE,
 )
+from mpisweep.cli.handed import Asked
 from mpisweep.cli.logs import configure_logging, is_on_one_host
-from mpisweep.dataclass import dataclass
 from mpisweep.processes.kernel import HOSTS_VARIABLE, this_host
 from mpisweep.progress import ALIVE, JsonProgress, LineProgress, NoProgress, ProgressSink
 from mpisweep.rank.main import log as rank_log
@@ -30,27 +29,7 @@ from mpisweep.rank.options import RankOptions
 from mpisweep.rank.transport import expected_rank
 from mpisweep.spec import Spec, SpecError
 
-__all__ = ["Asked", "run_as_rank"]
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The options of ``mpisweep run`` that concern a rank.
-
-    They mean what they mean in :class:`mpisweep.rank.options.RankOptions`.
-    """
-
-    path: Path
-    master: str
-    walltime_s: float | None
-    quiet: bool
-    split: int | None
-    stage_env: bool
-    stage_to: str
-    stage_keep: bool
-    pilot: int
-    planned: tuple[float, float] | None
-    fresh: bool = False
+__all__ = ["run_as_rank"]
 
 
 def run_as_rank(spec: Spec, asked: Asked) -> int:

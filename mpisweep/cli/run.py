@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from pathlib import Path
 
 from mpisweep.batch.variables import CALLER_VARIABLE, LAUNCH_VARIABLE
 from mpisweep.cli.arguments import Commands, add_workers, duration, master_policy
+from mpisweep.cli.handed import Asked
 from mpisweep.cli.pilots import check_pilot, pilot_size, planned_times
 from mpisweep.cli.sweepargs import (
     add_split,
@@ -64,19 +65,12 @@ def add_commands(commands: Commands) -> None:
     parser.set_defaults(command=_run)
 
 
-def asked_of_ranks(options: argparse.Namespace) -> dict[str, Any]:
-    """The options that concern a rank, beside the results file and ``--fresh``."""
-    return {
-        "master": master_policy(options),
-        "walltime_s": options.walltime,
-        "quiet": options.quiet,
-        "split": options.split,
-        "stage_env": options.stage_env,
-        "stage_to": options.stage_to,
-        "stage_keep": options.stage_keep,
-        "pilot": options.pilot or 0,
-        "planned": options.planned,
-    }
+def asked_of_ranks(options: argparse.Namespace, path: Path) -> Asked:
+    """The options that concern a rank; `path` is that of the results file."""
+    return Asked(
+        path, master_policy(options), options.walltime, options.quiet, options.split, options.stage_env,
+        options.stage_to, options.stage_keep, options.pilot or 0, options.planned, options.fresh,
+    )  # fmt: skip
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -97,10 +91,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.dry_run:
             raise SpecError("--dry-run shows how ranks would start; run it without mpirun")
         # A rank needs little of what the launcher does, and there may be thousands.
-        from mpisweep.cli.rank import Asked, run_as_rank
+        from mpisweep.cli.rank import run_as_rank
 
-        path = results_path(options, spec)
-        return run_as_rank(spec, Asked(path, fresh=options.fresh, **asked_of_ranks(options)))
+        return run_as_rank(spec, asked_of_ranks(options, results_path(options, spec)))
     from mpisweep.spec.preflight import begin_import
 
     with begin_import(spec) as importing:
